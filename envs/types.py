@@ -1,0 +1,180 @@
+"""The records of the house: what a task is, what was said and done, and how it ended.
+
+Every record is made once, by its owner, and never written to afterwards; `Episode` alone grows
+while it is played. Nothing here knows about models, tokenizers or rewards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant", "tool"]
+Fault = Literal["unknown_tool", "bad_arguments", "denied", "timeout", "raised"]
+Finish = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """One call the model asked for."""
+
+    id: str
+    name: str
+    arguments: str
+    """The JSON text exactly as the model wrote it, valid or not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One message of a conversation, in the shape every chat API shares."""
+
+    role: Role
+    content: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One problem: what the model is asked, the row it came from, the files it starts with."""
+
+    id: str
+    prompt: tuple[Message, ...]
+    item: Mapping[str, Any] = field(default_factory=dict)
+    """The dataset row. Graders read it; the model never sees it."""
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def ask(cls, question: str, *, system: str | None = None, id: str | None = None, **item: Any) -> Task:
+        """A task that is one question; keyword arguments become its `item`.
+
+        Without an `id` the task is named by a hash of its content, so that the same problem has the
+        same name in every process and on every machine.
+        """
+        head = (Message(role="system", content=system),) if system else ()
+        prompt = (*head, Message(role="user", content=question))
+        return cls(id=id or content_id(prompt, item), prompt=prompt, item=item)
+
+
+def content_id(prompt: tuple[Message, ...], item: Mapping[str, Any]) -> str:
+    """A task id made of its content: 16 hex digits of SHA-256."""
+    body = json.dumps([[m.role, m.content] for m in prompt] + [item], sort_keys=True, default=str)
+    return hashlib.sha256(body.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What the policy said in one turn, as a message and, where it sampled them, as tokens.
+
+    `prompt_ids`, `token_ids` and `logprobs` are empty for policies that do not sample locally.
+    """
+
+    message: Message
+    prompt_ids: tuple[int, ...] = ()
+    """Everything the model had in front of it: previous prompt, sampled ids, tool-result ids."""
+    token_ids: tuple[int, ...] = ()
+    """The ids it sampled, its end-of-turn token included."""
+    logprobs: tuple[float, ...] = ()
+    """Natural-log probabilities of `token_ids` under the distribution they were drawn from."""
+    finish: Finish = "stop"
+    version: int = 0
+    """The adapter version that sampled this turn; 0 is the policy before any update."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolResult:
+    """What one call came to. A fault is the model's to read, not an error of ours."""
+
+    call_id: str
+    name: str
+    content: str
+    fault: Fault | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One completion and what its calls came to, in the order of the calls."""
+
+    completion: Completion
+    results: tuple[ToolResult, ...] = ()
+
+
+class Stop(StrEnum):
+    """How an episode ended. Every episode that ended has exactly one."""
+
+    DONE = "done"
+    """The model answered without a call, or the environment said that the task is over."""
+    MAX_TURNS = "max_turns"
+    MAX_TOKENS = "max_tokens"
+    """The episode's token budget, or the model's context, was used up."""
+    TRUNCATED = "truncated"
+    """A single turn ran into its own token limit before it ended."""
+    TIMEOUT = "timeout"
+    ENV_LOST = "env_lost"
+    """The environment went away: its sandbox, its server. Nobody's score."""
+    FAULT = "fault"
+    """The machinery failed. Retried, then left out of training and counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What an episode used."""
+
+    prompt_tokens: int = 0
+    """Tokens the model read, summed over turns."""
+    sampled_tokens: int = 0
+    tool_calls: int = 0
+    seconds: float = 0.0
+    money: float = 0.0
+    """In US dollars, where a policy or a tool has a price."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Episode:
+    """A task played to its end: the one record that rewards read and trainers learn from.
+
+    Example: a turn with two calls adds three messages (the completion and two tool messages);
+    an episode of three turns whose last one has no calls ends with `Stop.DONE` and its `answer` is
+    that last message's text.
+    """
+
+    id: str
+    env: str
+    task: Task
+    turns: list[Turn] = field(default_factory=list)
+    stop: Stop | None = None
+    fault: str | None = None
+    """Why the machinery failed, for `Stop.FAULT` and `Stop.ENV_LOST`."""
+    cost: Cost = field(default_factory=Cost)
+    context: Mapping[str, Any] = field(default_factory=dict)
+    """What the model was given to stand on: policy text, retrieved documents, constraints."""
+    state: Mapping[str, Any] = field(default_factory=dict)
+    """What the environment looked like at the end: its database, its files."""
+
+    @property
+    def messages(self) -> list[Message]:
+        """The whole conversation, prompt included."""
+        messages = list(self.task.prompt)
+        for turn in self.turns:
+            messages.append(turn.completion.message)
+            messages += [
+                Message(role="tool", content=result.content, tool_call_id=result.call_id) for result in turn.results
+            ]
+        return messages
+
+    @property
+    def answer(self) -> str:
+        """The text of the last turn if it called no tool, else the empty string."""
+        if not self.turns or self.turns[-1].completion.message.tool_calls:
+            return ""
+        return self.turns[-1].completion.message.content
+
+    @property
+    def broken(self) -> bool:
+        """True where the end says nothing about the policy: no score, no update, only a count."""
+        return self.stop in (Stop.FAULT, Stop.ENV_LOST)
