@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import os
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from envs.errors import InputError
 from envs.types import Finish
 from rl.engines import EngineError, Sampled, Sampling
-from rl.engines.adapter import read_config, refuse_unsupported
+from rl.engines.adapter import has_patterns, read_config, refuse_unsupported, write_unscaled
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -30,6 +31,9 @@ Handover = Literal["adapter", "merged"]
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks vLLM has room for; an adapter is served in the next larger one."""
+
+MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+"""Where short-lived files go."""
 
 ENVIRONMENT = {
     # Its warnings are about its own defaults; the reason of a failure is logged as an error.
@@ -104,6 +108,10 @@ class VllmEngine:
                 "worker_extension_cls": "rl.engines.vllm_worker.Handover",
                 "enable_lora": rank > 0,
             }
+            if cpu:
+                # vLLM 0.30 rewinds a seeded request's random numbers after each part of a prompt, which the CPU
+                # generator can't do: the engine would die. Whole prompts need no rewinding.
+                owned["enable_chunked_prefill"] = False
             if deterministic:
                 # One sequence at a time: how many share a batch, and what the cache holds, move the last digits.
                 owned |= {"max_num_seqs": 1, "enable_prefix_caching": False}
@@ -176,9 +184,14 @@ class VllmEngine:
 
         if _max_rank(config) > self._max_rank:
             raise InputError(f"{adapter}: rank {config['r']}, but the engine was opened for {self._max_rank}.")
-        new = LoRARequest(f"v{version}", version, str(adapter))
-        if not await self._llm.add_lora(new):
-            raise EngineError(f"vLLM refused adapter {adapter}")
+        with contextlib.ExitStack() as stack:
+            if has_patterns(config):
+                uniform = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=MEMORY)))
+                write_unscaled(adapter, uniform)
+                adapter = uniform
+            new = LoRARequest(f"v{version}", version, str(adapter))
+            if not await self._llm.add_lora(new):
+                raise EngineError(f"vLLM refused adapter {adapter}")
         old, self._lora = self._lora, new
         if old is not None:
             await self._llm.remove_lora(old.lora_int_id)
