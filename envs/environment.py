@@ -176,8 +176,9 @@ def as_text(value: Any) -> str:
     Dataclasses and pydantic models become objects, sets become arrays, and what JSON has no word for
     becomes its `str`. Lone surrogates become "?", so that the text can be encoded.
     """
-    if isinstance(value, str):
-        text = value
-    else:
-        text = json.dumps(to_jsonable_python(value, fallback=str, bytes_mode="base64"), ensure_ascii=False)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=_jsonable)
     return text.encode("utf-8", "replace").decode()
+
+
+def _jsonable(value: Any) -> Any:
+    return to_jsonable_python(value, fallback=str, bytes_mode="base64")

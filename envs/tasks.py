@@ -164,12 +164,13 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, Any]]:
             for number, line in enumerate(lines, 1):
                 try:
                     text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-                    if text:
-                        yield number, json.loads(text, parse_constant=_no_constant)
+                    row = json.loads(text, parse_constant=_no_constant) if text else None
+                    if "\\u" in text:  # half of a surrogate pair is valid JSON that no tokenizer takes
+                        json.dumps(row, ensure_ascii=False).encode()
                 except (ValueError, RecursionError) as error:
-                    if isinstance(error, InputError):
-                        raise
                     raise InputError(f"{path}, line {number}: not JSON ({error})") from error
+                if text:
+                    yield number, row
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}; name a file that can be read") from error
 
@@ -184,8 +185,8 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
     except ImportError as error:
         raise InputError(f"{path}: parquet needs pyarrow; run: pip install pyarrow") from error
     try:
-        with parquet.ParquetFile(path) as file:
-            rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
+        with path.open("rb") as file:
+            rows = (row for batch in parquet.ParquetFile(file).iter_batches() for row in batch.to_pylist())
             yield from enumerate(rows, 1)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}; name a file that can be read") from error
