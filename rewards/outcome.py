@@ -115,10 +115,10 @@ def json_equal(
     goal = _compared(wanted, f"item.{field}", only, ignore)
     fenced = _FENCED.fullmatch(episode.answer)
     try:
-        said = json.loads(fenced[1] if fenced else episode.answer)
+        said = leaves(json.loads(fenced[1] if fenced else episode.answer), only=only, ignore=ignore)
     except (ValueError, RecursionError):
         return 0.0
-    return float(same(leaves(said, only=only, ignore=ignore), goal, tolerance) and _met(episode, require))
+    return float(same(said, goal, tolerance) and _met(episode, require))
 
 
 def state_equal(

@@ -66,5 +66,12 @@ def _same(a: Any, b: Any, tolerance: float) -> bool:
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     if isinstance(a, (int, float)) and isinstance(b, (int, float)):
-        return a == b or (tolerance > 0 and abs(a - b) <= tolerance)
+        return a == b or _near(a, b, tolerance)
     return type(a) is type(b) and bool(a == b)
+
+
+def _near(a: float, b: float, tolerance: float) -> bool:
+    try:
+        return tolerance > 0 and abs(a - b) <= tolerance
+    except OverflowError:  # a whole number beyond all floats is near none
+        return False
