@@ -6,12 +6,16 @@ while it is played. Nothing here knows about models, tokenizers or rewards.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Literal
+
+from envs.errors import InputError
 
 Role = Literal["system", "user", "assistant", "tool"]
 Fault = Literal["unknown_tool", "bad_arguments", "denied", "timeout", "raised"]
@@ -61,9 +65,27 @@ class Task:
 
 
 def content_id(prompt: tuple[Message, ...], item: Mapping[str, Any]) -> str:
-    """A task id made of its content: 16 hex digits of SHA-256."""
-    body = json.dumps([[m.role, m.content] for m in prompt] + [item], sort_keys=True, default=str)
+    """A task id made of its content: 16 hex digits of SHA-256, the same in every process.
+
+    Raises:
+        InputError: the item holds something that has no lasting text: a set, an object of a class.
+    """
+    try:
+        body = json.dumps([*map(asdict, prompt), item], sort_keys=True, default=_lasting)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"a task's item can't be hashed into an id ({error}); use JSON values, or give the id"
+        ) from error
     return hashlib.sha256(body.encode()).hexdigest()[:16]
+
+
+def _lasting(value: Any) -> str:
+    """Text for the values of table formats that JSON has no word for."""
+    if isinstance(value, (datetime.date, datetime.time, datetime.timedelta, Decimal)):
+        return str(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    raise TypeError(f"a {type(value).__name__} is no JSON value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
