@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+from pydantic import create_model
 
 from envs.environment import ToolSpec
 from envs.types import Message, ToolCall
@@ -27,7 +28,7 @@ SLOT = "\ufdd1"
 """Stands where a call's arguments go, since templates would parse and rewrite the text itself."""
 
 
-class Unfit(Exception):
+class Unfit(ValueError):
     """The template can't do what is asked of it; the message says what."""
 
 
@@ -48,7 +49,15 @@ class Template:
         self.controls: dict[int, str] = {index: text for text, index in added.items()}
         self._control = re.compile(longest_first)
         self._start = re.compile(rf"(?s)(?={longest_first})(.)")
+        self._heads: tuple[str, ...] = ()
+        self._tails: tuple[str, ...] = ()
         self._arguments = self._arguments_style()
+        self._find_seams()
+
+    @property
+    def verbatim(self) -> bool:
+        """True if the template can write a call's arguments as the very text they are."""
+        return self._arguments is not _as_items
 
     def render(
         self,
@@ -110,7 +119,8 @@ class Template:
 
     def guarded(self, text: str) -> str:
         """Text in which no control token is left whole."""
-        return self._start.sub(rf"\1{GUARD}", clean(text))
+        text = self._start.sub(rf"\1{GUARD}", clean(text))
+        return GUARD * text.startswith(self._heads) + text + GUARD * text.endswith(self._tails)
 
     def closed(self, text: str) -> str:
         """A rendering that ends in an assistant message, cut behind the token which closes it.
@@ -140,18 +150,39 @@ class Template:
         return rows
 
     def _arguments_style(self) -> Callable[[str, Callable[[str], str], list[str]], Any]:
-        """Find out in which form the template wants arguments, from the first one it renders."""
+        """Find the form in which the template takes arguments: the first one whose words come out."""
+        call = ToolCall(id="call_0_0", name="probe_name", arguments='{"probe_key": "probe_value"}')
+        messages = (Message(role="user", content="probe"), Message(role="assistant", tool_calls=(call,)))
+        reason = ""
         for style in (_as_slot, _as_text_slot, _as_items):
             self._arguments = style
             try:
-                text = self.render(PROBE, reply=False)
-            except Unfit:
+                text = self.render(messages, reply=False)
+            except Unfit as error:
+                reason = f": {error}"
                 continue
-            if "probe_tool" in text and (PROBE[1].tool_calls[0].arguments in text or style is _as_items):
-                if style is _as_items and not ("probe_key" in text and "probe_value" in text):
-                    continue
+            if all(word in text for word in ("probe_name", "probe_key", "probe_value")):
                 return style
-        raise Unfit("it does not render tool calls")
+        raise Unfit(f"it does not render tool calls{reason}")
+
+    def _find_seams(self) -> None:
+        """Find the beginnings and ends of text that would make a control token with what the template puts around."""
+        called = ToolCall(id="call_0_0", name=_WORD, arguments=json.dumps({_WORD: _WORD}))
+        messages = (
+            Message(role="user", content=_WORD),
+            Message(role="assistant", tool_calls=(called,)),
+            Message(role="tool", content=_WORD, tool_call_id="call_0_0"),
+        )
+        spec = ToolSpec(_WORD, _WORD, create_model(_WORD), 1.0, clean)
+        text = self.render(messages, [spec], reply=True)
+        heads, tails = set[str](), set[str]()
+        for word in re.finditer(_WORD, text):
+            before, after = text[: word.start()], text[word.end() :]
+            for control in self.controls.values():
+                halves = [(control[:k], control[k:]) for k in range(1, len(control))]
+                heads |= {end for start, end in halves if before.endswith(start)}
+                tails |= {start for start, end in halves if after.startswith(end)}
+        self._heads, self._tails = tuple(sorted(heads)), tuple(sorted(tails))
 
 
 def clean(text: str) -> str:
@@ -193,10 +224,4 @@ def _each_text(value: Any, cut: Callable[[str], str]) -> Any:
 
 _OURS = {ord(GUARD): "\ufffd", ord(SLOT): "\ufffd"}
 _SLOT = re.compile(rf'\{{\s*"{SLOT}"\s*:\s*(\d+)\s*\}}')
-PROBE = (
-    Message(role="user", content="probe"),
-    Message(
-        role="assistant",
-        tool_calls=(ToolCall(id="call_0_0", name="probe_tool", arguments='{"probe_key": "probe_value"}'),),
-    ),
-)
+_WORD = "probe_word"
