@@ -144,20 +144,21 @@ def too_long(root: Path) -> list[str]:
 
 
 def catches_all(root: Path) -> list[str]:
+    """Handlers that swallow everything; one that ends in a bare `raise` only cleans up."""
     found = []
     for file, tree in parsed(root):
-        lines = [
-            node.lineno
-            for node in ast.walk(tree)
-            if isinstance(node, ast.ExceptHandler)
-            and (
-                node.type is None
-                or {"Exception", "BaseException"} & set(ast.unparse(node.type).strip("()").split(", "))
-            )
-        ]
+        lines = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler) and swallows_all(node)]
         if len(lines) > CATCHES_ALL.get(file, 0):
             found += [f"{file}:{line} catches everything" for line in sorted(lines)]
     return found
+
+
+def swallows_all(handler: ast.ExceptHandler) -> bool:
+    last = handler.body[-1]
+    if isinstance(last, ast.Raise) and last.exc is None:
+        return False
+    caught = set() if handler.type is None else set(ast.unparse(handler.type).strip("()").split(", "))
+    return handler.type is None or bool({"Exception", "BaseException"} & caught)
 
 
 def machine_paths(root: Path) -> list[str]:
@@ -222,7 +223,8 @@ def test_a_rule_sees_what_breaks_it(rule: Callable[[Path], list[str]], tmp_path:
         ("try:\n    import trl\nexcept ImportError:\n    pass\n", heavy_imports, False),
         ("\n" * 401, too_long, False),
         ("try:\n    pass\nexcept:\n    pass\n", catches_all, False),
-        ("try:\n    pass\nexcept BaseException as e:\n    raise\n", catches_all, False),
+        ("try:\n    pass\nexcept BaseException as e:\n    print(e)\n", catches_all, False),
+        ("try:\n    pass\nexcept BaseException as e:\n    print(e)\n    raise\n", catches_all, True),
         ("from . import b\n", imports_upwards, False),
     ],
 )
