@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from envs.environment import Environment
 from envs.errors import EnvLost
 from envs.types import Cost, Episode, Stop, Task, Turn
-from rewards.score import Reward, Score, checked
+from rewards.score import Reward, Score, check
 from rl.policy import ContextFull, Policy, PolicyError
 
 
@@ -112,7 +112,7 @@ class Player:
         for attempt in range(self.retries + 1):
             episode = await run_episode(self.env(task), policy, self.limits, id=id)
             if not episode.broken:
-                return Played(episode=episode, score=checked(await self.reward(episode), episode))
+                return Played(episode=episode, score=check(await self.reward(episode), "reward", turns=len(episode.turns)))
             self.retried += attempt < self.retries
         return Played(episode=episode, score=Score.unscored(f"{episode.stop}: {episode.fault}"))
 

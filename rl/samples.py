@@ -45,13 +45,6 @@ def samples(group: Group, name: str, options: Mapping[str, Any], filler_id: int)
     ]
 
 
-def total(played: Played) -> float | None:
-    """What an episode earned in all: its value and its turn rewards; None if it was not scored."""
-    if played.score.error is not None:
-        return None
-    return played.score.value + sum(reward or 0.0 for reward in played.score.turns or ())
-
-
 def _turn_rewards(played: Played) -> Sequence[float | None]:
     return played.score.turns if played.score.turns is not None else [None] * len(played.episode.turns)
 
@@ -63,7 +56,7 @@ def _sample(played: Played, advantages: Sequence[float], filler_id: int) -> Samp
         return Sample(row=empty, advantages=(0.0,), reward=None)
     tokens = row(played.episode)
     spread = tuple(advantages[turn] if turn >= 0 else 0.0 for turn in tokens.turns)
-    reward = total(played)
+    reward = None if played.score.error else played.score.total
     if reward is None:
         tokens = Row(
             prompt_ids=tokens.prompt_ids,

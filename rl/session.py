@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +17,7 @@ import envs
 import rewards
 from envs.environment import Environment
 from envs.errors import InputError
-from envs.tasks import load_tasks
+from envs.tasks import load
 from envs.types import Task
 from rl.chat import Chat
 from rl.config import Config
@@ -36,7 +35,7 @@ def environment(config: Config) -> type[Environment]:
 def tasks(config: Config, split: str) -> list[Task]:
     """The tasks of a split, from the config's own data or from the environment."""
     if split in config.env.data:
-        return load_tasks(config.env.data[split])
+        return load(config.env.data[split], split=split)
     try:
         return environment(config).tasks(split, **config.env.options)
     except TypeError as error:
@@ -154,9 +153,3 @@ async def _open_engine(config: Config, model: str) -> Engine:
         deterministic=config.deterministic,
         engine_args=engine.arguments,
     )
-
-
-def run_config(run: Path) -> dict[str, Any]:
-    """The resolved config a run was made with."""
-    resolved: dict[str, Any] = json.loads((run / "config.json").read_text())
-    return resolved
