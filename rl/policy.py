@@ -139,7 +139,7 @@ class EnginePolicy:
             raise PolicyError(str(error)) from error
         cut_by_context = sampled.finish == "length" and limit < self._sampling.max_tokens
         return Completion(
-            message=self._chat.parse(sampled.token_ids, turn=len(episode.turns)),
+            message=self._chat.parse(sampled.token_ids, list(tools.values()), turn=len(episode.turns)),
             prompt_ids=tuple(prompt_ids),
             token_ids=sampled.token_ids,
             logprobs=sampled.logprobs,
@@ -152,7 +152,8 @@ class EnginePolicy:
         if not episode.turns:
             return self._chat.prompt(episode.task.prompt, list(tools.values()))
         last = episode.turns[-1]
-        return self._chat.extend(last.completion, last.results)
+        said = last.completion
+        return self._chat.extend([*said.prompt_ids, *said.token_ids], said, last.results)
 
 
 def turn_seed(seed: int, episode_id: str, turn: int) -> int:

@@ -112,7 +112,9 @@ class Player:
         for attempt in range(self.retries + 1):
             episode = await run_episode(self.env(task), policy, self.limits, id=id)
             if not episode.broken:
-                return Played(episode=episode, score=check(await self.reward(episode), "reward", turns=len(episode.turns)))
+                return Played(
+                    episode=episode, score=check(await self.reward(episode), "reward", turns=len(episode.turns))
+                )
             self.retried += attempt < self.retries
         return Played(episode=episode, score=Score.unscored(f"{episode.stop}: {episode.fault}"))
 

@@ -40,9 +40,7 @@ def samples(group: Group, name: str, options: Mapping[str, Any], filler_id: int)
     outcome = [None if p.score.error else p.score.value for p in group.played]
     rewards = [_turn_rewards(p) for p in group.played]
     advantages = credit(name, outcome, rewards, **options)
-    return [
-        _sample(played, own, filler_id) for played, own in zip(group.played, advantages, strict=True)
-    ]
+    return [_sample(played, own, filler_id) for played, own in zip(group.played, advantages, strict=True)]
 
 
 def _turn_rewards(played: Played) -> Sequence[float | None]:

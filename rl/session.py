@@ -1,7 +1,7 @@
 """A config made into running things: environment, reward, chat, engine, ready to play.
 
-    with Session(config, model) as session:
-        played = session.play(tasks, temperature=0.0)
+with Session(config, model) as session:
+    played = session.play(tasks, temperature=0.0)
 """
 
 from __future__ import annotations

@@ -14,19 +14,17 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from rl import checkpoint
 
 
-class OnStep(TrainerCallback):  # type: ignore[misc]
+class OnStep(TrainerCallback):
     """Calls back after each optimizer step, with the number of steps done."""
 
     def __init__(self, hear: Callable[[int], None]) -> None:
         self._hear = hear
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._hear(state.global_step)
 
 
-class Metrics(TrainerCallback):  # type: ignore[misc]
+class Metrics(TrainerCallback):
     """Hands every log entry, with its step, to a writer."""
 
     def __init__(self, write: Callable[[Mapping[str, Any]], None]) -> None:
@@ -44,7 +42,7 @@ class Metrics(TrainerCallback):  # type: ignore[misc]
             self._write({"step": state.global_step, **logs})
 
 
-class Seal(TrainerCallback):  # type: ignore[misc]
+class Seal(TrainerCallback):
     """Completes and seals each checkpoint, then removes the oldest beyond `limit`."""
 
     def __init__(self, run: Path, state: Callable[[], Mapping[str, Any]], limit: int | None) -> None:
@@ -62,7 +60,7 @@ class Seal(TrainerCallback):  # type: ignore[misc]
         process.wait_for_everyone()
 
 
-class Interrupt(TrainerCallback):  # type: ignore[misc]
+class Interrupt(TrainerCallback):
     """The first SIGINT finishes the step, saves and stops; the second ends the process at once."""
 
     def __init__(self, say: Callable[[str], None]) -> None:

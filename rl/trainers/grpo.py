@@ -2,7 +2,7 @@
 
 What is ours: `rollout_func` hands over what the collector played; the (B,) advantages that TRL makes
 are replaced by (B, T) ones; micro-batches lose their padding; truncated importance weights (token
-level, arXiv 2508.?) are applied without a second forward; versions are counted here. The loss is TRL's.
+level) are applied without a second forward; versions are counted here. The loss is TRL's.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
         self._batch = trimmed(inputs)
         try:
-            return super()._compute_loss(model, self._batch)
+            loss: torch.Tensor = super()._compute_loss(model, self._batch)
+            return loss
         finally:
             self._batch = None
 
