@@ -15,6 +15,7 @@ import os
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -67,6 +68,7 @@ class VllmEngine:
         self._cpu = cpu
         self._lora: Any = None
         self._sampling = 0
+        self._shared: set[str] = set()
         self._deterministic = False
 
     @classmethod
@@ -111,7 +113,9 @@ class VllmEngine:
                 llm = _start(arguments)
         engine = cls(llm, handover=how, max_model_len=llm.model_config.max_model_len, max_rank=rank, cpu=cpu)
         try:
-            await llm.collective_rpc("outlive_nobody", args=(os.getpid(),))
+            engine._shared = {
+                name for names in await llm.collective_rpc("follow", args=(os.getpid(),)) for name in names
+            }
             if deterministic:
                 await engine._become_deterministic()
         except BaseException:
@@ -246,6 +250,11 @@ class VllmEngine:
         llm, self._running = self._running, None
         if llm is not None:
             await asyncio.to_thread(llm.shutdown, timeout=CLOSE_SECONDS)
+            for name in self._shared:
+                with contextlib.suppress(FileNotFoundError):  # gone, unless its owner was killed
+                    left = SharedMemory(name)
+                    left.close()
+                    left.unlink()
 
 
 def _start(arguments: Mapping[str, Any]) -> AsyncLLM:

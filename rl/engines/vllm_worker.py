@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import select
 import signal
 import threading
@@ -164,12 +165,16 @@ class Handover:
             if (linear := getattr(layer, "cpu_linear", None)) and not isinstance(linear, TwoRows):
                 layer.cpu_linear = TwoRows(linear)
 
-    def outlive_nobody(self, trainer: int) -> None:
-        """End this worker when the process `trainer` does, however it ends; vLLM's engine process follows.
+    def follow(self, trainer: int) -> list[str]:
+        """End this worker when the process `trainer` does, however it ends; vLLM's engine process ends with it.
 
         It would otherwise wait for requests for ever: nothing tells it that its client was killed.
+
+        Returns:
+            Names of the shared memory that stays behind when the engine process is killed.
         """
         threading.Thread(target=_follow, args=(trainer,), daemon=True, name="follow-trainer").start()
+        return sorted(set(re.findall(r"/dev/shm/(psm_\w+)", Path("/proc/self/maps").read_text())))
 
     def _base(self) -> Base:
         if not hasattr(self, "_base_files"):
