@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -23,7 +24,7 @@ SETTLE_SECONDS = 30.0
 
 
 def children(pid: int) -> set[int]:
-    """Living descendants of a process."""
+    """Living descendants of a process, without Python's own resource tracker: that one stays to the end."""
     parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -36,11 +37,16 @@ def children(pid: int) -> set[int]:
     found: set[int] = set()
     while new := {child for child, parent in parents.items() if parent in found | {pid}} - found:
         found |= new
-    return found
+    return found - titled(found, "resource_tracker")
 
 
 def titled(pids: set[int], word: str) -> set[int]:
-    return {pid for pid in pids if word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):  # ended while we looked
+            if word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.add(pid)
+    return found
 
 
 def in_memory() -> set[str]:
