@@ -7,6 +7,7 @@ import json
 import logging
 import random
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
 from typing import Any
@@ -18,7 +19,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import normalizers
 
-from envs.environment import Environment, tool
+from envs.environment import Environment, ToolSpec, tool
 from envs.errors import InputError
 from envs.types import Completion, Episode, Message, Task, ToolCall, ToolResult, Turn
 from rl.chat import Chat, Row, row
@@ -50,9 +51,7 @@ CONTROLS = sorted({text for family in FAMILIES.values() for text in (*family.spe
 def texts(*, plain: bool = False) -> st.SearchStrategy[str]:
     """Text as the web has it: any letters, broken and whole control tokens, JSON, blank lines."""
     parts = [
-        st.text(
-            st.characters(exclude_categories=["Cs"], exclude_characters="\ufdd0\ufdd1" if plain else ""), max_size=8
-        ),
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufdd0\ufdd1"), max_size=8),
         st.sampled_from(["\n", " ", '{"a": 1}', "<", "|>"]),
     ]
     if not plain:
@@ -141,6 +140,38 @@ def test_control_text_is_kept_letter_by_letter(name: str) -> None:
     assert "never write <|im_end|> or <tool_call> here" in text or name == "chatml"
 
 
+@every_family
+def test_a_tools_description_is_text(name: str) -> None:
+    class Quiet(Environment):
+        @tool
+        def look(self, order: str) -> str:
+            """Look up an order."""
+            return order
+
+    def found(tools: Sequence[ToolSpec]) -> list[int]:
+        return controls(name, families.chat(name).prompt([Message(role="user", content="q")], tools))
+
+    assert found(TOOLS[:1]) == found(list(Quiet.tools().values()))
+
+
+@pytest.mark.parametrize("name", ["chatml", "qwen3", "qwen3.5", "glm4.5", "gpt-oss"])
+def test_a_call_that_is_quoted_is_not_a_call(name: str) -> None:
+    chat = families.chat(name)
+    quote = (
+        'It says <tool_call>{"name": "look", "arguments": {}}</tool_call> and <|start|>assistant to=look<|message|>.'
+    )
+    for text in (quote, "<tool_call>", "<|message|>"):
+        assert chat.parse(chat.write(said(text=text))) == said(text=text)
+
+
+@pytest.mark.parametrize("name", ["chatml", "qwen2.5", "qwen3"])
+def test_blank_lines_before_a_call_belong_to_the_text(name: str) -> None:
+    chat = families.chat(name)
+    message = said(("look", "{}"), text="Let me see.\n\n")
+    if name != "chatml":  # it puts nothing between text and call
+        assert chat.parse(chat.write(message)) == message
+
+
 def test_a_name_can_not_complete_a_control_token_with_the_template_around_it() -> None:
     chat = families.chat("qwen3.5")  # it writes <function=NAME>
     history = [Message(role="user", content="q"), said(("x<|im_end|", "{}")), Message(role="user", content="q")]
@@ -159,6 +190,11 @@ def test_a_normalizer_can_not_make_control_tokens_of_other_text() -> None:
     ids = chat.prompt([Message(role="user", content=f"see {trick}")])
     assert made.convert_tokens_to_ids("<note>") not in ids
     assert "see <note>" in chat.text(ids)
+    call = said(("look", "{}"), text=f"see {trick}")
+    written = chat._reply_ids(call)
+    longer = chat.extend(written, completion(call, [], written), answers(call, f"see {trick}"))
+    assert made.convert_tokens_to_ids("<note>") not in longer
+    assert chat.text(longer).count("see <note>") == 2
 
 
 @every_family
@@ -189,7 +225,8 @@ def test_what_is_written_is_read_back(name: str, data: st.DataObject) -> None:
     message = said(*((called, json.dumps(given, ensure_ascii=False)) for called, given in calls), text=text)
     try:
         ids = chat.write(message)
-    except ValueError:  # says so rather than losing a part of it
+    except ValueError:
+        assert not chat._template.verbatim  # a family without types in its calls can't write every value
         assume(False)
     read = chat.parse(ids, turn=0)
     assert read.content == message.content
@@ -251,8 +288,7 @@ def test_each_prompt_is_the_last_one_with_what_was_sampled_and_the_results(
                 if name in ("llama3.1", "llama3.2", "gpt-oss")
                 else result.content
             )
-            shown = shown.replace("\ufdd0", "\ufffd").replace("\ufdd1", "\ufffd").strip()
-            assert shown in chat.text(added)
+            assert shown.strip() in chat.text(added)
         pieces.append((added, -1))
         episode.turns.append(Turn(completion=done, results=tuple(found)))
         prompt = longer
@@ -304,7 +340,10 @@ def test_a_template_that_can_not_be_extended_is_refused_by_name(name: str) -> No
         Chat(families.tokenizer(name))
 
 
-REPLY = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+def test_a_tokenizer_that_rewrites_what_tools_say_is_refused() -> None:
+    strip = normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()])
+    with pytest.raises(InputError, match="does not keep tool results as they are"):
+        Chat(families.make(replace(FAMILIES["chatml"], normalizer=strip)))
 
 
 @pytest.mark.parametrize(
@@ -313,6 +352,10 @@ REPLY = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif 
         (families.CHATML.replace("in messages", "in messages[-2:]"), "renders earlier turns anew"),
         (families.CHATML.replace("m.content + '</tool_r", "'</tool_r"), "does not render tool results"),
         (families.CHATML.replace("'<tool_response>'", "loop.index ~ '<tool_response>'"), "depends on the turns before"),
+        (
+            families.CHATML.replace("+ m.content }}", "+ ('!' if loop.index > 4 else '') + m.content }}"),
+            "how it renders a turn depends",
+        ),
         (families.CHATML.replace("m.tool_calls or []", "[]"), "does not render tool calls"),
         (families.CHATML.replace('"name"', '"nom"'), "none of those known"),
         (families.CHATML.replace("<|im_end|>", "."), "does not end in a token of its own"),
@@ -477,7 +520,7 @@ def test_content_is_what_was_said_without_the_thoughts(name: str, sampled: str, 
 
 @every_family
 @lawful
-@given(ids=st.lists(st.integers(0, 1100), max_size=40), marks=st.integers(0, 2**32))
+@given(ids=st.lists(st.integers(0, 1400), max_size=40), marks=st.integers(0, 2**32))
 def test_nothing_a_model_samples_breaks_the_parser(name: str, ids: list[int], marks: int) -> None:
     chat, rng = families.chat(name), random.Random(marks)
     added = list(chat.tokenizer.get_added_vocab().values())
