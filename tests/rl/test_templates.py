@@ -47,7 +47,7 @@ def test_a_tokenizer_that_rewrites_what_tools_say_is_refused() -> None:
     [
         (families.CHATML.replace("in messages", "in messages[-2:]"), "renders earlier turns anew"),
         (families.CHATML.replace("m.content + '</tool_r", "'</tool_r"), "does not render tool results"),
-        (families.CHATML.replace("'<tool_response>'", "loop.index ~ '<tool_response>'"), "depends on the turns before"),
+        (families.CHATML.replace("'<tool_response>'", "loop.index ~ '<tool_response>'"), "what it adds after a turn depends"),
         (
             families.CHATML.replace("+ m.content }}", "+ ('!' if loop.index > 4 else '') + m.content }}"),
             "how it renders a turn depends",
@@ -94,3 +94,13 @@ def test_a_template_tells_one_date_however_long_it_is_used() -> None:
 def test_a_conversation_the_template_refuses_is_the_users_fault() -> None:
     with pytest.raises(InputError, match=r"made/llama3\.1.*only supports single tool-calls"):
         families.chat("llama3.1").prompt([Message(role="user", content="q"), said(("a", "{}"), ("b", "{}"))])
+
+
+def test_each_result_goes_under_the_name_of_its_own_call() -> None:
+    named = families.CHATML.replace("'<tool_response>' + m", "'<tool_response>' + m.name + ': ' + m")
+    assert named != families.CHATML
+    chat = Chat(families.tokenizer("chatml"), template=named)
+    message = said(("look", "{}"), ("refund", "{}"))
+    sampled = chat.write(message)
+    longer = chat.extend(sampled, completion(message, [], sampled), answers(message, "paid", "done"))
+    assert "<tool_response>look: paid</tool_response><tool_response>refund: done</tool_response>" in chat.text(longer)
