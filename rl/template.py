@@ -168,7 +168,7 @@ class Template:
             Message(role="assistant", tool_calls=(called,)),
             Message(role="tool", content=_WORD, tool_call_id="call_0_0"),
         )
-        spec = ToolSpec(_WORD, _WORD, create_model(_WORD), 1.0, clean)
+        spec = ToolSpec(name=_WORD, description=_WORD, arguments=create_model(_WORD), timeout=1.0, method=clean)
         text = self.render(messages, [spec], reply=True)
         heads, tails = set[str](), set[str]()
         for word in re.finditer(_WORD, text):
