@@ -196,7 +196,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
 
 def _hub_rows(name: str, split: str) -> Iterator[tuple[int, Any]]:
     try:
-        import datasets  # type: ignore[import-untyped]
+        import datasets
     except ImportError as error:
         raise InputError(f"hub:{name} needs the datasets library; run: pip install datasets") from error
     try:

@@ -19,7 +19,7 @@ from envs.errors import InputError
 
 Role = Literal["system", "user", "assistant", "tool"]
 Fault = Literal["unknown_tool", "bad_arguments", "denied", "timeout", "raised"]
-Finish = Literal["stop", "length"]
+Finish = Literal["stop", "length", "context"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +89,28 @@ def _lasting(value: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a turn or an episode used."""
+
+    prompt_tokens: int = 0
+    """Tokens the model read, summed over turns."""
+    sampled_tokens: int = 0
+    tool_calls: int = 0
+    seconds: float = 0.0
+    money: float = 0.0
+    """In US dollars, where a policy or a tool has a price."""
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            sampled_tokens=self.sampled_tokens + other.sampled_tokens,
+            tool_calls=self.tool_calls + other.tool_calls,
+            seconds=self.seconds + other.seconds,
+            money=self.money + other.money,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
     """What the policy said in one turn, as a message and, where it sampled them, as tokens.
 
@@ -103,8 +125,10 @@ class Completion:
     logprobs: tuple[float, ...] = ()
     """Natural-log probabilities of `token_ids` under the distribution they were drawn from."""
     finish: Finish = "stop"
+    """"length": the turn ran into its token limit; "context": into the end of the model's context."""
     version: int = 0
     """The adapter version that sampled this turn; 0 is the policy before any update."""
+    cost: Cost = field(default_factory=Cost)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,19 +165,6 @@ class Stop(StrEnum):
     """The environment went away: its sandbox, its server. Nobody's score."""
     FAULT = "fault"
     """The machinery failed. Retried, then left out of training and counted."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
-    """What an episode used."""
-
-    prompt_tokens: int = 0
-    """Tokens the model read, summed over turns."""
-    sampled_tokens: int = 0
-    tool_calls: int = 0
-    seconds: float = 0.0
-    money: float = 0.0
-    """In US dollars, where a policy or a tool has a price."""
 
 
 @dataclass(slots=True, kw_only=True)
