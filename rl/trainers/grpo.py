@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from envs.errors import InputError
@@ -63,6 +63,7 @@ class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             if "arget modules" in str(error):
                 raise InputError(f"lora.target_modules: {error}") from error
             raise
+        self.remove_callback(PrinterCallback)
 
     def export(self, directory: Path) -> None:
         """Write the adapter in training as PEFT does. A collective where the weights are sharded."""

@@ -53,6 +53,7 @@ DEFAULTS: dict[str, Any] = {
     "vllm_importance_sampling_clip_max": 2.0,
     "logging_steps": 1,
     "weight_decay": 0.0,
+    "disable_tqdm": True,
 }
 """Where a value that was run differs from TRL's default."""
 
