@@ -9,7 +9,7 @@ from datetime import date
 import families
 import pytest
 from families import FAMILIES, REFUSED
-from talk import every_family, said
+from talk import answers, completion, every_family, said
 from tokenizers import normalizers
 
 from envs.errors import InputError
