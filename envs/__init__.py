@@ -1,1 +1,59 @@
 """What an episode is, and where it is played."""
+
+from envs.arithmetic import Arithmetic
+from envs.desk import Desk
+from envs.environment import Environment, ToolSpec, tool
+from envs.errors import EnvLost, InputError, ToolError, unknown
+from envs.guard import Guard
+from envs.named import load_attribute
+from envs.types import (
+    Completion,
+    Cost,
+    Episode,
+    Message,
+    Stop,
+    Task,
+    ToolCall,
+    ToolResult,
+    Turn,
+)
+
+__all__ = [
+    "ENVS",
+    "Completion",
+    "Cost",
+    "EnvLost",
+    "Environment",
+    "Episode",
+    "Guard",
+    "InputError",
+    "Message",
+    "Stop",
+    "Task",
+    "ToolCall",
+    "ToolError",
+    "ToolResult",
+    "ToolSpec",
+    "Turn",
+    "find",
+    "tool",
+]
+
+
+def find(name: str) -> type[Environment]:
+    """The environment of that name: one of the house, or `module:attribute`.
+
+    Raises:
+        InputError: there is none, or what is named is not an `Environment`.
+    """
+    if ":" not in name:
+        if name not in ENVS:
+            raise InputError(f"{unknown('environment', name, ENVS)}; name your own as module:attribute")
+        return ENVS[name]
+    found = load_attribute(name)
+    if not (isinstance(found, type) and issubclass(found, Environment)):
+        raise InputError(f"{name} is no environment; it must be a subclass of envs.Environment")
+    return found
+
+
+ENVS: dict[str, type[Environment]] = {"arithmetic": Arithmetic, "desk": Desk}

@@ -6,16 +6,20 @@ while it is played. Nothing here knows about models, tokenizers or rewards.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Literal
 
+from envs.errors import InputError
+
 Role = Literal["system", "user", "assistant", "tool"]
 Fault = Literal["unknown_tool", "bad_arguments", "denied", "timeout", "raised"]
-Finish = Literal["stop", "length"]
+Finish = Literal["stop", "length", "context"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +65,49 @@ class Task:
 
 
 def content_id(prompt: tuple[Message, ...], item: Mapping[str, Any]) -> str:
-    """A task id made of its content: 16 hex digits of SHA-256."""
-    body = json.dumps([[m.role, m.content] for m in prompt] + [item], sort_keys=True, default=str)
+    """A task id made of its content: 16 hex digits of SHA-256, the same in every process.
+
+    Raises:
+        InputError: the item holds something that has no lasting text: a set, an object of a class.
+    """
+    try:
+        body = json.dumps([*map(asdict, prompt), item], sort_keys=True, default=_lasting)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"a task's item can't be hashed into an id ({error}); use JSON values, or give the id"
+        ) from error
     return hashlib.sha256(body.encode()).hexdigest()[:16]
+
+
+def _lasting(value: Any) -> str:
+    """Text for the values of table formats that JSON has no word for."""
+    if isinstance(value, (datetime.date, datetime.time, datetime.timedelta, Decimal)):
+        return str(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    raise TypeError(f"a {type(value).__name__} is no JSON value")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a turn or an episode used."""
+
+    prompt_tokens: int = 0
+    """Tokens the model read, summed over turns."""
+    sampled_tokens: int = 0
+    tool_calls: int = 0
+    seconds: float = 0.0
+    money: float = 0.0
+    """In US dollars, where a policy or a tool has a price."""
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            sampled_tokens=self.sampled_tokens + other.sampled_tokens,
+            tool_calls=self.tool_calls + other.tool_calls,
+            seconds=self.seconds + other.seconds,
+            money=self.money + other.money,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +125,10 @@ class Completion:
     logprobs: tuple[float, ...] = ()
     """Natural-log probabilities of `token_ids` under the distribution they were drawn from."""
     finish: Finish = "stop"
+    """"length": the turn ran into its token limit; "context": into the end of the model's context."""
     version: int = 0
     """The adapter version that sampled this turn; 0 is the policy before any update."""
+    cost: Cost = field(default_factory=Cost)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,19 +165,6 @@ class Stop(StrEnum):
     """The environment went away: its sandbox, its server. Nobody's score."""
     FAULT = "fault"
     """The machinery failed. Retried, then left out of training and counted."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
-    """What an episode used."""
-
-    prompt_tokens: int = 0
-    """Tokens the model read, summed over turns."""
-    sampled_tokens: int = 0
-    tool_calls: int = 0
-    seconds: float = 0.0
-    money: float = 0.0
-    """In US dollars, where a policy or a tool has a price."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,1 +1,28 @@
 """What an episode is worth."""
+
+from rewards.compose import gated, weighted, whole
+from rewards.outcome import contains, exact, json_equal, numeric, state_equal
+from rewards.process import in_order, no_repeats, policy_kept, progress, valid_calls
+from rewards.score import Reward, Score, reward
+from rewards.spec import REWARDS, build
+
+__all__ = [
+    "REWARDS",
+    "Reward",
+    "Score",
+    "build",
+    "contains",
+    "exact",
+    "gated",
+    "in_order",
+    "json_equal",
+    "no_repeats",
+    "numeric",
+    "policy_kept",
+    "progress",
+    "reward",
+    "state_equal",
+    "valid_calls",
+    "weighted",
+    "whole",
+]

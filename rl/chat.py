@@ -7,17 +7,22 @@ construction that a model's template can be extended this way, and refuses it by
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from envs.environment import ToolSpec
 from envs.errors import InputError
 from envs.types import Completion, Episode, Message, ToolCall, ToolResult
-from rl.dialects import DIALECTS, Mark, without_reasoning
-from rl.template import Template, Unfit
+from rl.dialects import DIALECTS, Mark, Said, as_json, without_reasoning
+from rl.template import GUARD, Cut, Template, Unfit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,6 +41,7 @@ class Chat:
         template: a chat template to use in place of the tokenizer's own.
         template_kwargs: passed to the template each time, as in `{"enable_thinking": False}`.
         eos: more ids that end a turn, as a generation config lists them.
+        today: the date that templates which tell it will tell, for as long as this object lives.
 
     Raises:
         InputError: there is no chat template, or it can't be extended turn by turn.
@@ -48,6 +54,7 @@ class Chat:
         template: str | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
         eos: Sequence[int] = (),
+        today: date | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.name = str(tokenizer.name_or_path or "this tokenizer")
@@ -57,6 +64,7 @@ class Chat:
                 f"{self.name} has no chat template: use the model's instruction-tuned version, "
                 f"or give a template in Jinja of your own"
             )
+        self._today = today or date.today()
         self._eos = [index for index in (tokenizer.eos_token_id, *eos) if index is not None]
         try:
             self._adopt(source, template_kwargs or {})
@@ -82,7 +90,7 @@ class Chat:
             InputError: the template refuses these messages.
         """
         try:
-            return self._template.ids(messages, tools, reply=True)
+            return self._template.ids(lambda cut: self._template.render(messages, tools, reply=True, cut=cut))
         except Unfit as error:
             raise InputError(f"{self.name}: its chat template can't render this conversation: {error}") from error
 
@@ -98,18 +106,22 @@ class Chat:
             raise ValueError("a turn without tool results has nothing to be extended by")
         return [*ids, *self._suffix_ids(results)]
 
-    def parse(self, token_ids: Sequence[int], *, turn: int = 0) -> Message:
+    def parse(self, token_ids: Sequence[int], tools: Sequence[ToolSpec] = (), *, turn: int = 0) -> Message:
         """Sampled ids as an assistant message; `arguments` exactly as the model wrote them.
 
         Never raises on what a model wrote: a malformed call is a call the environment will fault.
-        Reasoning is left out of `content`. Calls are named `call_{turn}_{k}`.
+        Reasoning is left out of `content`. Calls get the ids `call_{turn}_{k}`. `tools` serve families
+        that write arguments without types, where only the schema tells the number 7 from the text "7".
         """
-        pieces = self._pieces(token_ids)
-        said = self._dialect(without_reasoning(pieces))
-        calls = [ToolCall(id=f"call_{turn}_{k}", name=n, arguments=a) for k, (n, a) in enumerate(said.calls)]
+        said = self._dialect(without_reasoning(self._pieces(token_ids), thinking=self._thinking))
+        schemas = {tool.name: tool.arguments.model_json_schema() for tool in tools}
+        calls = []
+        for k, (name, written) in enumerate(said.calls):
+            arguments = written if isinstance(written, str) else as_json(written, schemas.get(name, {}))
+            calls.append(ToolCall(id=f"call_{turn}_{k}", name=name, arguments=arguments))
         return Message(role="assistant", content=said.content, tool_calls=tuple(calls))
 
-    def write(self, message: Message) -> list[int]:
+    def write(self, message: Message, tools: Sequence[ToolSpec] = ()) -> list[int]:
         """An assistant message as the model would sample it, stop token included.
 
         Raises:
@@ -119,7 +131,7 @@ class Chat:
             ids = self._reply_ids(message)
         except Unfit as error:
             raise ValueError(f"{self.name} can't write this message: {error}") from error
-        if _anonymous(self.parse(ids)) != _anonymous(message):
+        if not self._same(self.parse(ids, tools), message):
             raise ValueError(f"{self.name}: its chat template would lose part of {message}")
         return ids
 
@@ -133,9 +145,10 @@ class Chat:
         Raises:
             Unfit: it can't.
         """
-        self._template = Template(self.tokenizer, source, kwargs)
-        self._stem = lru_cache(maxsize=256)(self._render_stem)
+        self._template = Template(self.tokenizer, _dated(source, self._today), kwargs)
+        self._stem = lru_cache(maxsize=256)(lambda called, cut: self._closed((_USER, called), cut))
         self._parallel = self._renders_parallel_calls()
+        self._thinking = self._template.render((_USER,), reply=True).rstrip().endswith("<think>")
         replies = [*_CALLS[: 1 + self._parallel], _ANSWER]
         closers = [self._reply_ids(message)[-1] for message in replies]
         known = [index for index, text in self._template.controls.items() if text in STOPS]
@@ -154,11 +167,11 @@ class Chat:
                 return
             raise
         for message in replies:
-            built += self._reply(message)
+            built += self._reply(message, self._template.guarded)
             conversation.append(message)
             rendered = self._template.render(conversation, reply=False)
             if not rendered.startswith(built):
-                raise Unfit("it renders earlier turns anew when a conversation goes on")
+                raise Unfit("how it renders a turn depends on the turns before")
             if not message.tool_calls:
                 continue
             results = [
@@ -166,9 +179,11 @@ class Chat:
                 for call, text in zip(message.tool_calls, self._odd_texts(), strict=False)
             ]
             conversation += [Message(role="tool", content=r.content, tool_call_id=r.call_id) for r in results]
-            suffix = self._suffix(self._template.render(self._exchange(results), reply=True), results)
+            suffix = self._suffix(results, self._template.guarded)
             if suffix.count("probe_word") != len(results):
                 raise Unfit("it does not render tool results")
+            if self._decode(self._suffix_ids(results)) != suffix.replace(GUARD, ""):
+                raise Unfit("its tokenizer does not keep tool results as they are")
             built += suffix
             if self._template.render(conversation, reply=True) != built:
                 raise Unfit("what it adds after a turn depends on the turns before")
@@ -178,24 +193,24 @@ class Chat:
         controls = list(self._template.controls.values())
         return [f"probe_word {''.join(controls)} \n", '\n {"probe_word": "<é漢😀>"}\n\n ']
 
-    def _reply(self, message: Message) -> str:
-        """What the model would sample to say `message`, with guards, through its closing token."""
-        opened = self._template.render((_USER,), reply=True)
-        return self._behind(opened, self._template.closed(self._template.render((_USER, message), reply=False)))
-
     def _reply_ids(self, message: Message) -> list[int]:
-        def after(text: str) -> str:
-            return self._behind(opened, self._template.closed(text))
+        return self._template.ids(lambda cut: self._reply(message, cut))
 
-        opened = self._template.render((_USER,), reply=True)
-        return self._template.ids((_USER, message), reply=False, after=after)
+    def _reply(self, message: Message, cut: Cut) -> str:
+        """What the model would sample to say `message`, with guards, through its closing token."""
+        opened = self._template.render((_USER,), reply=True, cut=cut)
+        return _behind(opened, self._closed((_USER, message), cut))
 
     def _suffix_ids(self, results: Sequence[ToolResult]) -> list[int]:
-        return self._template.ids(self._exchange(results), reply=True, after=lambda text: self._suffix(text, results))
+        return self._template.ids(lambda cut: self._suffix(results, cut))
 
-    def _suffix(self, rendered: str, results: Sequence[ToolResult]) -> str:
-        """What stands behind the closing token of a turn with calls, in a rendering of `_exchange`."""
-        return self._behind(self._stem(tuple(r.name for r in results)), rendered)
+    def _suffix(self, results: Sequence[ToolResult], cut: Cut) -> str:
+        """What stands behind the closing token of a turn whose calls came to `results`, with guards."""
+        exchange = self._exchange(results)
+        return _behind(self._stem(exchange[1], cut), self._template.render(exchange, reply=True, cut=cut))
+
+    def _closed(self, messages: Sequence[Message], cut: Cut) -> str:
+        return self._template.closed(self._template.render(messages, reply=False, cut=cut))
 
     def _exchange(self, results: Sequence[ToolResult]) -> list[Message]:
         """The shortest conversation in which these results come up."""
@@ -207,15 +222,6 @@ class Chat:
         ]
         return [_USER, called, *tools]
 
-    def _render_stem(self, names: tuple[str, ...]) -> str:
-        called = _calling(names if self._parallel else names[:1])
-        return self._template.closed(self._template.render((_USER, called), reply=False))
-
-    def _behind(self, stem: str, text: str) -> str:
-        if not text.startswith(stem):
-            raise Unfit("it renders earlier turns anew when a conversation goes on")
-        return text[len(stem) :]
-
     def _renders_parallel_calls(self) -> bool:
         try:
             text = self._template.render((_USER, _CALLS[1]), reply=False)
@@ -223,13 +229,24 @@ class Chat:
             return False
         return all(call.name in text for call in _CALLS[1].tool_calls)
 
-    def _find_dialect(self, replies: Sequence[Message]) -> Any:
+    def _find_dialect(self, replies: Sequence[Message]) -> Callable[[Sequence[str]], Said]:
         """The dialect is the one that reads back what the template writes."""
         for dialect in DIALECTS.values():
             self._dialect = dialect
-            if all(_anonymous(self.parse(self._reply_ids(m))) == _anonymous(m) for m in replies):
+            if all(self._same(self.parse(self._reply_ids(message)), message) for message in replies):
                 return dialect
         raise Unfit(f"its way of writing tool calls is none of those known here ({', '.join(DIALECTS)})")
+
+    def _same(self, read: Message, meant: Message) -> bool:
+        """Whether two messages say the same, up to the ids of their calls."""
+        forms = [
+            (
+                m.content,
+                [(c.name, c.arguments if self._template.verbatim else _untyped(c.arguments)) for c in m.tool_calls],
+            )
+            for m in (read, meant)
+        ]
+        return forms[0] == forms[1]
 
     def _pieces(self, token_ids: Sequence[int]) -> list[str]:
         """Sampled ids as marks and text, without the stop tokens at the end."""
@@ -310,15 +327,19 @@ def _own_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
     return own.get("tool_use", own.get("default")) if isinstance(own, dict) else own
 
 
+def _dated(source: str, today: date) -> str:
+    """A template that tells one date however long it is used: a prompt must not change at midnight."""
+    return re.sub(r"""strftime_now\((["'])(.*?)\1\)""", lambda match: json.dumps(today.strftime(match[2])), source)
+
+
 def _training_template(source: str) -> str | None:
     """TRL's variant of a known template that renders every turn as it was first rendered, if it has one."""
-    from importlib.resources import files
-
-    folder = files("trl") / "chat_templates"
-    for original in folder.iterdir():
-        if original.name.endswith(".jinja") and original.read_text(encoding="utf-8") == source:
-            variant = folder / original.name.replace(".jinja", "_training.jinja")
-            return variant.read_text(encoding="utf-8") if variant.is_file() else None
+    trl = find_spec("trl")
+    for folder in trl.submodule_search_locations or () if trl else ():
+        for variant in Path(folder, "chat_templates").glob("*_training.jinja"):
+            original = variant.with_name(variant.name.replace("_training", ""))
+            if original.is_file() and original.read_text(encoding="utf-8") == source:
+                return variant.read_text(encoding="utf-8")
     return None
 
 
@@ -329,9 +350,19 @@ def _refusal(name: str, reason: Unfit) -> str:
     )
 
 
-def _anonymous(message: Message) -> Message:
-    """The message without the ids of its calls."""
-    return replace(message, tool_calls=tuple(replace(call, id="") for call in message.tool_calls))
+def _behind(stem: str, text: str) -> str:
+    if not text.startswith(stem):
+        raise Unfit("it renders earlier turns anew when a conversation goes on")
+    return text[len(stem) :]
+
+
+def _untyped(arguments: str) -> Any:
+    """Arguments as families write them that have no types; text that is not JSON as it is."""
+    try:
+        items = json.loads(arguments)
+    except ValueError:
+        return arguments
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in items.items()}
 
 
 def _calling(names: Sequence[str]) -> Message:

@@ -4,6 +4,9 @@ Text from outside (users, tools, schemas) may contain `<|im_start|>` or `<tool_c
 string of an added token occurs in it, a guard character is put after the first letter before the template sees
 it; the rendering is then encoded guard by guard. Text without such strings is encoded exactly as
 `apply_chat_template` would, and a template that trims or JSON-escapes what it is given does so as usual.
+
+transformers has `sanitize_control_tokens` for the same danger. It knows only the tokens a template names, leaves
+the keys of tool schemas, and encodes whole conversations; here the part behind a turn is needed alone.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import jinja2
+from pydantic import create_model
 
 from envs.environment import ToolSpec
 from envs.types import Message, ToolCall
@@ -21,13 +24,15 @@ from envs.types import Message, ToolCall
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+Cut = Callable[[str], str]
+"""Puts guards into text from outside."""
 GUARD = "\ufdd0"
 """Parts what must not become one token. A code point that Unicode keeps for uses like this one."""
 SLOT = "\ufdd1"
 """Stands where a call's arguments go, since templates would parse and rewrite the text itself."""
 
 
-class Unfit(Exception):
+class Unfit(ValueError):
     """The template can't do what is asked of it; the message says what."""
 
 
@@ -48,7 +53,15 @@ class Template:
         self.controls: dict[int, str] = {index: text for text, index in added.items()}
         self._control = re.compile(longest_first)
         self._start = re.compile(rf"(?s)(?={longest_first})(.)")
+        self._heads: tuple[str, ...] = ()
+        self._tails: tuple[str, ...] = ()
         self._arguments = self._arguments_style()
+        self._find_seams()
+
+    @property
+    def verbatim(self) -> bool:
+        """True if the template can write a call's arguments as the very text they are."""
+        return self._arguments is not _as_items
 
     def render(
         self,
@@ -56,13 +69,15 @@ class Template:
         tools: Sequence[ToolSpec] = (),
         *,
         reply: bool,
-        cut: Callable[[str], str] | None = None,
+        cut: Cut | None = None,
     ) -> str:
         """The conversation as text with guards; with `reply`, up to where the model's turn begins.
 
         Raises:
             Unfit: the template refuses these messages.
         """
+        from jinja2 import TemplateError  # comes with transformers, which playing against a server does not need
+
         cut = cut or self.guarded
         slots: list[str] = []
         rows = self._rows(messages, cut, slots)
@@ -76,25 +91,18 @@ class Template:
                 tokenize=False,
                 **self.kwargs,
             )
-        except (jinja2.TemplateError, TypeError) as error:
+        except (TemplateError, TypeError) as error:
             raise Unfit(f"it fails with {type(error).__name__}: {error}") from error
         return _SLOT.sub(lambda match: slots[int(match[1])], str(text))
 
-    def ids(
-        self,
-        messages: Sequence[Message],
-        tools: Sequence[ToolSpec] = (),
-        *,
-        reply: bool,
-        after: Callable[[str], str] = lambda text: text,
-    ) -> list[int]:
-        """The ids of what `after` leaves of the rendering.
+    def ids(self, rendered: Callable[[Cut], str]) -> list[int]:
+        """The ids of what is rendered with a way to cut text from outside: the mildest that is safe.
 
         Raises:
-            Unfit: text from outside can't be kept from becoming a control token.
+            Unfit: none is.
         """
         for cut in (self.guarded, _apart):
-            ids = self.encode(after(self.render(messages, tools, reply=reply, cut=cut)))
+            ids = self.encode(rendered(cut))
             if ids is not None:
                 return ids
         raise Unfit("text from outside becomes control tokens, even letter by letter")
@@ -110,7 +118,8 @@ class Template:
 
     def guarded(self, text: str) -> str:
         """Text in which no control token is left whole."""
-        return self._start.sub(rf"\1{GUARD}", clean(text))
+        text = self._start.sub(rf"\1{GUARD}", clean(text))
+        return GUARD * text.startswith(self._heads) + text + GUARD * text.endswith(self._tails)
 
     def closed(self, text: str) -> str:
         """A rendering that ends in an assistant message, cut behind the token which closes it.
@@ -123,7 +132,7 @@ class Template:
             raise Unfit("an assistant message does not end in a token of its own")
         return text[:end]
 
-    def _rows(self, messages: Sequence[Message], cut: Callable[[str], str], slots: list[str]) -> list[dict[str, Any]]:
+    def _rows(self, messages: Sequence[Message], cut: Cut, slots: list[str]) -> list[dict[str, Any]]:
         names = {call.id: cut(call.name) for message in messages for call in message.tool_calls}
         rows = []
         for message in messages:
@@ -139,19 +148,40 @@ class Template:
             rows.append(row)
         return rows
 
-    def _arguments_style(self) -> Callable[[str, Callable[[str], str], list[str]], Any]:
-        """Find out in which form the template wants arguments, from the first one it renders."""
+    def _arguments_style(self) -> Callable[[str, Cut, list[str]], Any]:
+        """Find the form in which the template takes arguments: the first one whose words come out."""
+        call = ToolCall(id="call_0_0", name="probe_name", arguments='{"probe_key": "probe_value"}')
+        messages = (Message(role="user", content="probe"), Message(role="assistant", tool_calls=(call,)))
+        reason = ""
         for style in (_as_slot, _as_text_slot, _as_items):
             self._arguments = style
             try:
-                text = self.render(PROBE, reply=False)
-            except Unfit:
+                text = self.render(messages, reply=False)
+            except Unfit as error:
+                reason = f": {error}"
                 continue
-            if "probe_tool" in text and (PROBE[1].tool_calls[0].arguments in text or style is _as_items):
-                if style is _as_items and not ("probe_key" in text and "probe_value" in text):
-                    continue
+            if all(word in text for word in ("probe_name", "probe_key", "probe_value")):
                 return style
-        raise Unfit("it does not render tool calls")
+        raise Unfit(f"it does not render tool calls{reason}")
+
+    def _find_seams(self) -> None:
+        """Find the beginnings and ends of text that would make a control token with what the template puts around."""
+        called = ToolCall(id="call_0_0", name=_WORD, arguments=json.dumps({_WORD: _WORD}))
+        messages = (
+            Message(role="user", content=_WORD),
+            Message(role="assistant", tool_calls=(called,)),
+            Message(role="tool", content=_WORD, tool_call_id="call_0_0"),
+        )
+        spec = ToolSpec(name=_WORD, description=_WORD, arguments=create_model(_WORD), timeout=1.0, method=clean)
+        text = self.render(messages, [spec], reply=True)
+        heads, tails = set[str](), set[str]()
+        for word in re.finditer(_WORD, text):
+            before, after = text[: word.start()], text[word.end() :]
+            for control in self.controls.values():
+                halves = [(control[:k], control[k:]) for k in range(1, len(control))]
+                heads |= {end for start, end in halves if before.endswith(start)}
+                tails |= {start for start, end in halves if after.startswith(end)}
+        self._heads, self._tails = tuple(sorted(heads)), tuple(sorted(tails))
 
 
 def clean(text: str) -> str:
@@ -164,16 +194,16 @@ def _apart(text: str) -> str:
     return GUARD.join(clean(text))
 
 
-def _as_slot(arguments: str, cut: Callable[[str], str], slots: list[str]) -> Any:
+def _as_slot(arguments: str, cut: Cut, slots: list[str]) -> Any:
     slots.append(cut(arguments))
     return {SLOT: len(slots) - 1}
 
 
-def _as_text_slot(arguments: str, cut: Callable[[str], str], slots: list[str]) -> Any:
+def _as_text_slot(arguments: str, cut: Cut, slots: list[str]) -> Any:
     return json.dumps(_as_slot(arguments, cut, slots), ensure_ascii=False)
 
 
-def _as_items(arguments: str, cut: Callable[[str], str], slots: list[str]) -> Any:
+def _as_items(arguments: str, cut: Cut, slots: list[str]) -> Any:
     try:
         items = json.loads(arguments)
     except ValueError:
@@ -183,7 +213,7 @@ def _as_items(arguments: str, cut: Callable[[str], str], slots: list[str]) -> An
     return _each_text(items, cut)
 
 
-def _each_text(value: Any, cut: Callable[[str], str]) -> Any:
+def _each_text(value: Any, cut: Cut) -> Any:
     if isinstance(value, str):
         return cut(value)
     if isinstance(value, Mapping):
@@ -193,10 +223,4 @@ def _each_text(value: Any, cut: Callable[[str], str]) -> Any:
 
 _OURS = {ord(GUARD): "\ufffd", ord(SLOT): "\ufffd"}
 _SLOT = re.compile(rf'\{{\s*"{SLOT}"\s*:\s*(\d+)\s*\}}')
-PROBE = (
-    Message(role="user", content="probe"),
-    Message(
-        role="assistant",
-        tool_calls=(ToolCall(id="call_0_0", name="probe_tool", arguments='{"probe_key": "probe_value"}'),),
-    ),
-)
+_WORD = "probe_word"

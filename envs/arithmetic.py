@@ -1,0 +1,93 @@
+"""Sums to be worked out with a calculator: the smallest environment, with pure tools and no state."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections.abc import Iterator
+
+from envs.environment import Environment, tool
+from envs.errors import InputError
+from envs.tasks import split_of
+from envs.types import Message, Task, ToolCall
+
+SIGNS = {"add": "+", "subtract": "-", "multiply": "*"}
+SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
+NUMBERS = range(2, 100)
+
+
+class Arithmetic(Environment):
+    """One question, three tools, an integer for an answer."""
+
+    @classmethod
+    def tasks(cls, split: str, *, steps: int = 1, count: int | None = None) -> list[Task]:
+        """The first `count` tasks of a split; the same arguments give the same tasks in every process.
+
+        A task is in one split only, by a hash of its id, whatever the other arguments.
+
+        Args:
+            split: "train", "validation" or "test".
+            steps: how many operations a question chains, each on the result of the last.
+            count: how many; the default is 1000 of "train", 200 of the others.
+
+        Raises:
+            InputError: an option that makes no sense.
+        """
+        if split not in SPLITS:
+            raise InputError(f"arithmetic has no split {split!r}; splits are {', '.join(SPLITS)}")
+        if not 1 <= steps <= 20:
+            raise InputError(f"steps is a number of operations from 1 to 20, not {steps!r}")
+        count = (1000 if split == "train" else 200) if count is None else count
+        if not 0 <= count <= 2000:
+            raise InputError(f"count is a number of tasks from 0 to 2000, not {count!r}")
+        mine = (task for task in _distinct(steps) if split_of(task.id, SPLITS) == split)
+        return list(itertools.islice(mine, count))
+
+    @classmethod
+    def expert(cls, task: Task) -> list[Message]:
+        """The assistant messages of a perfect episode: a call a turn, then the answer."""
+        messages = []
+        for number, (name, a, b) in enumerate(task.item["calls"]):
+            call = ToolCall(id=f"call-{number}", name=name, arguments=json.dumps({"a": a, "b": b}))
+            messages.append(Message(role="assistant", tool_calls=(call,)))
+        return [*messages, Message(role="assistant", content=task.item["answer"])]
+
+    @tool
+    def add(self, a: int, b: int) -> int:
+        """Add two integers."""
+        return a + b
+
+    @tool
+    def subtract(self, a: int, b: int) -> int:
+        """Subtract b from a."""
+        return a - b
+
+    @tool
+    def multiply(self, a: int, b: int) -> int:
+        """Multiply two integers."""
+        return a * b
+
+
+def _distinct(steps: int) -> Iterator[Task]:
+    """All the tasks there are, no two the same, in a fixed and well-mixed order."""
+    rng = random.Random(f"arithmetic {steps}")
+    seen: set[str] = set()
+    while True:
+        task = _task(rng, steps)
+        if task.id not in seen:
+            seen.add(task.id)
+            yield task
+
+
+def _task(rng: random.Random, steps: int) -> Task:
+    """A chain such as ((12 + 3) * 4) - 5, worked out from the inside."""
+    result = rng.choice(NUMBERS)
+    text = str(result)
+    calls: list[tuple[str, int, int]] = []
+    for _ in range(steps):
+        name, b = rng.choice(list(SIGNS)), rng.choice(NUMBERS)
+        text = f"{f'({text})' if calls else text} {SIGNS[name]} {b}"
+        calls.append((name, result, b))
+        result = {"add": result + b, "subtract": result - b, "multiply": result * b}[name]
+    return Task.ask(f"What is {text}?", answer=str(result), calls=calls)

@@ -1,0 +1,138 @@
+"""The way there: functions of an episode that judge its tool calls, turn by turn.
+
+A turn is worth the sum over its judged calls, so that calls made at once pay what they pay one by
+one; a turn without a judged call is None. Only `progress` pays, since an environment grants each step
+once. The others deduct: a bonus for being harmless pays by the turn, and teaches to take more turns.
+
+`progress` and `policy_kept` read what the environment noted, `episode.state["steps"]`: one object for
+each executed call, in the order of execution, with `call_id`, `tool` and the facts `progress`,
+`violation` and `repeat`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from envs.errors import InputError
+from envs.types import Episode, Fault, ToolCall, ToolResult
+from rewards.score import Score
+
+Judge = Callable[[ToolCall, ToolResult], float | None]
+"""What a call is worth; None where there is nothing to say."""
+
+FORM: tuple[Fault, ...] = ("unknown_tool", "bad_arguments", "denied", "raised")
+"""Faults that are the model's; a timeout may be anybody's."""
+
+NOT_CARRIED_OUT: tuple[Fault, ...] = ("unknown_tool", "bad_arguments", "denied")
+"""Faults of calls that never reached the environment."""
+
+
+def valid_calls(episode: Episode, *, faults: Sequence[Fault] = FORM) -> Score:
+    """-1 for each call that came to one of these faults, 0 for each other call."""
+    return _per_turn(episode, "valid_calls", lambda _, result: _deduction(result.fault in faults))
+
+
+def progress(episode: Episode) -> Score:
+    """+1 for each call that brought the task a step further, 0 for each that did not, refused ones included.
+
+    Raises:
+        InputError: the environment notes no steps.
+    """
+    noted = _notes(episode)
+    return _per_turn(episode, "progress", lambda call, result: float(noted(call, result, "progress")))
+
+
+def policy_kept(episode: Episode) -> Score:
+    """-1 for each call that broke a rule of the environment, 0 for each other call.
+
+    Raises:
+        InputError: the environment notes no steps.
+    """
+    noted = _notes(episode)
+    return _per_turn(episode, "policy_kept", lambda call, result: _deduction(noted(call, result, "violation")))
+
+
+def no_repeats(episode: Episode) -> Score:
+    """-1 for each call that was carried out before with the same arguments, 0 for each other call.
+
+    What a repeat is the environment knows best, where it notes steps: reading again after a change may
+    not be one. Elsewhere it is the same tool with equal arguments. Asking again for what failed is none.
+    """
+    if "steps" in episode.state:
+        noted = _notes(episode)
+        return _per_turn(episode, "no_repeats", lambda call, result: _deduction(noted(call, result, "repeat")))
+    seen: set[tuple[str, str]] = set()
+
+    def judge(call: ToolCall, result: ToolResult) -> float:
+        if result.fault is not None:
+            return 0.0
+        key = (call.name, _canonical(call.arguments))
+        repeated = key in seen
+        seen.add(key)
+        return _deduction(repeated)
+
+    return _per_turn(episode, "no_repeats", judge)
+
+
+def in_order(episode: Episode, *, order: Sequence[str]) -> Score:
+    """-1 for each call of a listed tool before every tool listed ahead of it was carried out, else 0.
+
+    Calls of one turn count from first to last; tools that are not listed are not judged.
+
+    Args:
+        episode: what was played.
+        order: tools, first to last, as in `[lookup_order, check_policy, refund]`.
+    """
+    done: set[str] = set()
+
+    def judge(call: ToolCall, result: ToolResult) -> float | None:
+        if call.name not in order:
+            return None
+        early = not done.issuperset(order[: order.index(call.name)])
+        if result.fault is None:
+            done.add(call.name)
+        return _deduction(early)
+
+    return _per_turn(episode, "in_order", judge)
+
+
+def _per_turn(episode: Episode, name: str, judge: Judge) -> Score:
+    turns: list[float | None] = []
+    for turn in episode.turns:
+        calls = zip(turn.completion.message.tool_calls, turn.results, strict=False)  # the last may be cut short
+        worth = [value for value in (judge(call, result) for call, result in calls) if value is not None]
+        turns.append(sum(worth) if worth else None)
+    total = sum(value for value in turns if value is not None)
+    return Score(value=0.0, turns=tuple(turns), parts={name: total})
+
+
+def _notes(episode: Episode) -> Callable[[ToolCall, ToolResult, str], bool]:
+    """Whether the environment noted a fact of a call, to be asked of each call once and in order.
+
+    Ids are the model's and may come twice, so each call that was carried out takes the next note under its id.
+    """
+    if "steps" not in episode.state:
+        raise InputError(f"environment {episode.env!r} notes no steps in its state; this reward reads state['steps']")
+    notes: dict[tuple[str, str], deque[Mapping[str, Any]]] = defaultdict(deque)
+    for step in episode.state["steps"]:
+        notes[step["call_id"], step["tool"]].append(step)
+
+    def noted(call: ToolCall, result: ToolResult, fact: str) -> bool:
+        waiting = notes[call.id, call.name]
+        if result.fault in NOT_CARRIED_OUT or not waiting:
+            return False
+        return bool(waiting.popleft().get(fact, False))
+
+    return noted
+
+
+def _deduction(due: bool) -> float:
+    return -1.0 if due else 0.0
+
+
+def _canonical(arguments: str) -> str:
+    """Arguments as text that does not depend on the order of keys or on spaces."""
+    return json.dumps(json.loads(arguments or "{}"), sort_keys=True)

@@ -1,0 +1,114 @@
+"""Checkpoints that are either whole or not there: written by the trainer, sealed by us.
+
+TRL and PEFT write adapter, optimizer, scheduler and random states into `checkpoint-N`; we add what
+else a resume needs and, last of all, a manifest with the size and SHA-256 of every file. A directory
+without a manifest that fits is the work of a killed process: it is not resumed from, and removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from envs.errors import InputError
+
+PREFIX = "checkpoint-"
+MANIFEST = "manifest.json"
+
+
+def path(run: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return run / f"{PREFIX}{step}"
+
+
+def step_of(directory: Path) -> int:
+    """The step a checkpoint was made at."""
+    return int(directory.name.removeprefix(PREFIX))
+
+
+def write_state(directory: Path, rank: int, state: Mapping[str, Any]) -> None:
+    """What one rank needs beside the trainer's own files."""
+    (directory / f"rank{rank}.json").write_text(json.dumps(state))
+
+
+def read_state(directory: Path, rank: int) -> dict[str, Any]:
+    """What `write_state` wrote.
+
+    Raises:
+        InputError: the run had another number of processes.
+    """
+    file = directory / f"rank{rank}.json"
+    if not file.exists():
+        raise InputError(f"{directory} was made by fewer processes: resume with as many as the run began with")
+    state: dict[str, Any] = json.loads(file.read_text())
+    return state
+
+
+def seal(directory: Path) -> None:
+    """Make a written checkpoint count: everything to disk, then the manifest, atomically."""
+    manifest = {}
+    for file in sorted(p for p in directory.rglob("*") if p.is_file() and p.name != MANIFEST):
+        manifest[str(file.relative_to(directory))] = {"size": file.stat().st_size, "sha256": _hash(file)}
+        _sync(file)
+    draft = directory / (MANIFEST + ".draft")
+    draft.write_text(json.dumps(manifest, indent=1))
+    _sync(draft)
+    draft.rename(directory / MANIFEST)
+    _sync(directory)
+    _sync(directory.parent)
+
+
+def whole(directory: Path) -> bool:
+    """True if the checkpoint was sealed and every file is what it was then."""
+    file = directory / MANIFEST
+    if not file.exists():
+        return False
+    manifest = json.loads(file.read_text())
+    return all(
+        (directory / name).is_file()
+        and (directory / name).stat().st_size == entry["size"]
+        and _hash(directory / name) == entry["sha256"]
+        for name, entry in manifest.items()
+    )
+
+
+def newest(run: Path) -> Path | None:
+    """The last whole checkpoint of a run."""
+    return next((directory for directory in reversed(_all(run)) if whole(directory)), None)
+
+
+def sweep(run: Path) -> list[Path]:
+    """Remove what a killed process left half-written; returns what was removed."""
+    broken = [directory for directory in _all(run) if not whole(directory)]
+    for directory in broken:
+        shutil.rmtree(directory)
+    return broken
+
+
+def keep(run: Path, limit: int) -> None:
+    """Remove all but the last `limit` checkpoints. To be called after the newest is sealed."""
+    for directory in _all(run)[:-limit]:
+        shutil.rmtree(directory)
+
+
+def _all(run: Path) -> list[Path]:
+    found = [p for p in run.glob(f"{PREFIX}*") if p.is_dir() and p.name.removeprefix(PREFIX).isdigit()]
+    return sorted(found, key=step_of)
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync(target: Path) -> None:
+    descriptor = os.open(target, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,188 @@
+"""`rft`: the command line. Exit codes: 0 done, 1 the check said no, 2 bad input, 3 the machinery failed."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from envs.errors import InputError
+from rl.config import load
+from rl.engines import EngineError
+
+OK, NO, BAD_INPUT, BROKEN, INTERRUPTED = 0, 1, 2, 3, 130
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    _quiet()
+    try:
+        code: int = arguments.run(arguments)
+        return code
+    except InputError as error:
+        print(f"rft: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(
+            f"rft: no space left on the device of {error.filename or 'the run'}: make room, then --resume",
+            file=sys.stderr,
+        )
+        return BAD_INPUT
+    except EngineError as error:
+        print(f"rft: {error}", file=sys.stderr)
+        return BROKEN
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _quiet() -> None:
+    """Keep the libraries' progress bars and notices to developers off the screen."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    for name in ("TRL_EXPERIMENTAL_SILENCE", "HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_NO_ADVISORY_WARNINGS"):
+        os.environ.setdefault(name, "1")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rft", description="Agentic reinforcement fine-tuning on your own GPUs.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, help: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("demo", _demo, "make a small model, train it to use tools, and show what it learned")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to FILE")
+    _config(sub, CONFIGS / "demo.yaml")
+
+    sub = command("train", _train, "train a policy")
+    sub.add_argument("--resume", action="store_true", help="go on with the run in output_dir")
+    _config(sub)
+
+    sub = command("eval", _eval, "measure a policy on held-out tasks")
+    sub.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to FILE")
+    _config(sub)
+
+    sub = command("play", _play, "watch one episode")
+    sub.add_argument("--policy", choices=["engine", "expert", "human", "chat"], default="engine")
+    sub.add_argument("--task", type=int, default=0, help="which of the held-out tasks (default: the first)")
+    sub.add_argument("--url", help="of an OpenAI-compatible server, for --policy chat")
+    sub.add_argument("--greedy", action="store_true")
+    _config(sub)
+
+    sub = command("doctor", _doctor, "what this machine can run, and what is missing")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _config(parser: argparse.ArgumentParser, default: Path | None = None) -> None:
+    if default is None:
+        parser.add_argument("config", type=Path, help="a YAML file, or a run directory")
+    else:
+        parser.add_argument("--config", type=Path, default=default)
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings to change, as in trainer.max_steps=3"
+    )
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from rl.demo import demo
+    from rl.report import comparison
+    from rl.watch import Screen
+
+    console = Console()
+    config = load(arguments.config, f"seed={arguments.seed}", *arguments.overrides)
+    config = config.model_copy(update={"output_dir": _unused(config.output_dir / f"seed{config.seed}")})
+    with Screen(console) as screen:
+        result = demo(config, screen)
+    console.print(comparison({"warm start": result.base, "trained": result.trained}))
+    console.print(
+        "seconds: warm start {warm_start:.0f}, training {train:.0f}, all {total:.0f}".format(**result.seconds),
+        highlight=False,
+    )
+    console.print(f"run: {result.run}", highlight=False, soft_wrap=True)
+    _write_json(arguments.json, result.as_dict())
+    return OK
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from rl.train import Training
+    from rl.watch import Screen, Watcher
+
+    config = load(arguments.config, *arguments.overrides)
+    console = Console()
+    leader = int(os.environ.get("RANK", "0")) == 0
+    screen = Screen(console)
+    with screen:
+        training = Training(config, resume=arguments.resume, watcher=screen if leader else Watcher())
+        try:
+            trained = training.train()
+        finally:
+            training.close()
+    if leader:
+        how = "interrupted; go on with --resume" if trained.interrupted else "done"
+        console.print(f"{how}: {trained.steps} steps in {trained.seconds:.0f} s, run {trained.run}", highlight=False)
+    return INTERRUPTED if trained.interrupted else OK
+
+
+def _eval(arguments: argparse.Namespace) -> int:
+    from rl.measure import load_run, measure
+    from rl.report import details
+    from rl.watch import Screen
+
+    console = Console()
+    with Screen(console) as screen:
+        reports = measure(load_run(arguments.config, *arguments.overrides), screen)
+    console.print(details(reports))
+    _write_json(arguments.json, {name: report.as_dict() for name, report in reports.items()})
+    return OK
+
+
+def _play(arguments: argparse.Namespace) -> int:
+    from rl.measure import load_run
+    from rl.stage import play
+
+    config = load_run(arguments.config, *arguments.overrides)
+    play(config, Console(), policy=arguments.policy, index=arguments.task, url=arguments.url, greedy=arguments.greedy)
+    return OK
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from rl import doctor
+
+    found = doctor.checks()
+    if arguments.json:
+        print(json.dumps(doctor.as_dict(found), indent=1))
+    else:
+        Console().print(doctor.table(found))
+    return OK if doctor.fit(found) else NO
+
+
+def _unused(directory: Path) -> Path:
+    """The directory, or the first of directory-2, directory-3 ... that is not there yet."""
+    candidate, number = directory, 2
+    while candidate.exists():
+        candidate, number = directory.with_name(f"{directory.name}-{number}"), number + 1
+    return candidate
+
+
+def _write_json(file: Path | None, value: Any) -> None:
+    if file is not None:
+        file.write_text(json.dumps(value, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,225 @@
+"""Every setting, in one frozen tree. What a library already names keeps its name and its section.
+
+    config = load("configs/demo.yaml", "seed=1", "trainer.learning_rate=1e-4")
+
+`trainer` takes every field of TRL's `GRPOConfig`, `lora` every field of PEFT's `LoraConfig`, `engine`
+every engine argument of vLLM; they are checked where those libraries are imported. All else is
+checked here, without them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from envs.errors import InputError
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EnvConfig(Section):
+    """What is played."""
+
+    use: str
+    """A name from `envs.ENVS`, or `module:attribute`."""
+    options: dict[str, Any] = {}
+    """Arguments of the environment's `tasks`, for every split."""
+    data: dict[str, str] = {}
+    """Split -> file (JSONL, parquet) or dataset on the Hub, for environments that bring no tasks."""
+    train: str = "train"
+    evaluate: str = "test"
+
+
+class RolloutConfig(Section):
+    """How episodes are played. The sampling names are vLLM's."""
+
+    turns: int = Field(16, ge=1)
+    tokens: int | None = Field(None, ge=1)
+    """Sampled tokens an episode; None leaves it to `turns` and the context."""
+    seconds: float = Field(600.0, gt=0)
+    max_tokens: int = Field(512, ge=1)
+    """Of one turn."""
+    temperature: float = Field(1.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0)
+    concurrency: int = Field(256, ge=1)
+    retries: int = Field(2, ge=0)
+
+
+class EngineConfig(BaseModel):
+    """Which engine, and its own arguments by their own names."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    kind: Literal["vllm", "transformers", "server"] = "vllm"
+    handover: Literal["auto", "adapter", "merged"] = "auto"
+    dtype: str = "auto"
+    url: str | None = None
+    """Of the vLLM server, for kind "server"."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What goes to the engine as it is."""
+        return dict(self.model_extra or {})
+
+    @model_validator(mode="after")
+    def _url_goes_with_server(self) -> EngineConfig:
+        if (self.kind == "server") != (self.url is not None):
+            raise ValueError("engine.url belongs to engine.kind 'server', and that one needs it")
+        return self
+
+
+class ChatConfig(Section):
+    template: str | None = None
+    """A Jinja file to use in place of the model's own template."""
+    kwargs: dict[str, Any] = {}
+    """Variables of the template, as in `enable_thinking: false`."""
+
+
+class CreditConfig(BaseModel):
+    """Which estimator, and its options."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str = "grpo"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class FeedConfig(Section):
+    refill: int = Field(0, ge=0)
+    """How many zero-variance groups a step may replace by groups of other tasks, per rank."""
+
+
+class EvalConfig(Section):
+    """How a policy is measured on held-out tasks."""
+
+    tasks: int | None = Field(200, ge=1)
+    """How many, from the first; None takes all."""
+    samples: int = Field(1, ge=1)
+    """Sampled episodes a task, for pass@k and pass^k."""
+    greedy: bool = True
+    """Also play each task once at temperature 0."""
+
+
+class Config(Section):
+    """A run."""
+
+    model: str
+    """A directory, a name on the Hub, or "tiny": the embedded policy, made on the spot."""
+    env: EnvConfig
+    reward: dict[str, Any]
+    """Name -> reward; see `rewards.build`."""
+    output_dir: Path
+    seed: int = 0
+    deterministic: bool = False
+    """Same bits from the same seed, at a price in speed."""
+    rollout: RolloutConfig = RolloutConfig()
+    engine: EngineConfig = EngineConfig()
+    chat: ChatConfig = ChatConfig()
+    credit: CreditConfig = CreditConfig()
+    feed: FeedConfig = FeedConfig()
+    evaluate: EvalConfig = EvalConfig()
+    lora: dict[str, Any] = {}
+    trainer: dict[str, Any] = {}
+    tiny: dict[str, Any] = {}
+    """How the embedded policy is made, for model "tiny"."""
+    adapter: Path | None = None
+    """A LoRA adapter to start from, or to evaluate."""
+
+    @model_validator(mode="after")
+    def _tiny_needs_tiny(self) -> Config:
+        if self.tiny and self.model != "tiny":
+            raise ValueError("the section 'tiny' belongs to model 'tiny'")
+        return self
+
+
+def load(path: str | Path, *overrides: str) -> Config:
+    """Read a YAML config and apply `key=value` overrides (`trainer.max_steps=3`; values are YAML).
+
+    Raises:
+        InputError: no such file, not YAML, an unknown key (with the nearest valid one), a wrong type.
+    """
+    try:
+        text = Path(path).read_text()
+    except OSError as error:
+        raise InputError(f"{path}: can't read the config: {error.strerror}") from error
+    try:
+        tree = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: a config is a mapping of keys to values; this is {type(tree).__name__}")
+    for override in overrides:
+        _apply(tree, override)
+    return parse(tree, where=str(path))
+
+
+def parse(tree: Mapping[str, Any], where: str = "config") -> Config:
+    """A config of plain data, as `load` reads it."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise InputError("\n".join(_explain(where, item) for item in error.errors())) from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads `1e-4` as a string; people mean a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"{override!r}: an override is key=value, as in trainer.learning_rate=1e-4")
+    *path, last = key.split(".")
+    for name in path:
+        tree = tree.setdefault(name, {})
+        if not isinstance(tree, dict):
+            raise InputError(f"{override!r}: {name!r} holds a value, not a section")
+    try:
+        tree[last] = yaml.load(value, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise InputError(f"{override!r}: the value is not YAML: {error}") from error
+
+
+def _explain(where: str, item: Any) -> str:
+    key = ".".join(map(str, item["loc"]))
+    if item["type"] == "extra_forbidden":
+        return f"{where}: unknown key {key!r}{nearest(str(item['loc'][-1]), _names_at(item['loc'][:-1]))}"
+    if item["type"] == "missing":
+        return f"{where}: the key {key!r} is missing"
+    got = "" if item["type"] == "value_error" else f", not {item['input']!r}"
+    return f"{where}: {key + ': ' if key else ''}{item['msg'].removeprefix('Value error, ')}{got}"
+
+
+def _names_at(path: Iterable[str | int]) -> list[str]:
+    section: type[BaseModel] = Config
+    for name in path:
+        annotation = section.model_fields[str(name)].annotation
+        assert isinstance(annotation, type)
+        section = annotation
+    return list(section.model_fields)
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """`; did you mean ...?` for an unknown name, or all valid ones if none is near."""
+    valid = list(valid)
+    close = difflib.get_close_matches(name, valid, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(valid)}"

@@ -1,0 +1,344 @@
+"""vLLM as the engine: `AsyncLLM`, token ids in, token ids and logprobs out.
+
+Two ways to hand over an adapter. `adapter` registers it under a new name and number per version, because vLLM
+keys its prefix cache by the name: a reused name would answer from the old version's cache. `merged` has the
+workers rebuild the touched weights from the base checkpoint (`vllm_worker.py`), and then empties that cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import difflib
+import os
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from envs.errors import InputError
+from envs.types import Finish
+from rl.engines import EngineError, Sampled, Sampling
+from rl.engines.adapter import has_patterns, read_config, refuse_unsupported, write_unscaled
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+Handover = Literal["adapter", "merged"]
+
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Ranks vLLM has room for; an adapter is served in the next larger one."""
+
+MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+"""Where short-lived files go."""
+
+ENVIRONMENT = {
+    # Its warnings are about its own defaults; the reason of a failure is logged as an error.
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+CPU_ENVIRONMENT = {
+    # The trainer shares these cores: spinning or pinned engine threads slow it down three-fold.
+    "OMP_WAIT_POLICY": "passive",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+}
+DETERMINISTIC = {
+    # On accelerators vLLM's own mode. On CPU attention must not share a sequence out among threads by load;
+    # all else there works row by row.
+    "VLLM_BATCH_INVARIANT": "1",
+    "VLLM_CPU_ATTN_SPLIT_KV": "0",
+}
+CLOSE_SECONDS = 15.0
+"""How long vLLM's processes may take to leave by themselves; it would kill them after 5, and they leave
+shared memory behind when killed."""
+
+CPU_CACHE_BYTES = 2 << 30
+"""KV cache on CPU unless the user says otherwise; vLLM's own default would take most of the machine's memory."""
+
+
+class VllmEngine:
+    """One policy on vLLM. Make it with `open`; use it from the event loop that opened it, and no other."""
+
+    def __init__(self, llm: AsyncLLM, *, handover: Handover, max_model_len: int, max_rank: int, cpu: bool) -> None:
+        self.version = 0
+        self.max_model_len = max_model_len
+        self.handover: Handover = handover
+        self._llm = llm
+        self._max_rank = max_rank
+        self._cpu = cpu
+        self._lora: Any = None
+        self._sampling = 0
+        self._deterministic = False
+        self._closed = False
+
+    @classmethod
+    async def open(
+        cls,
+        *,
+        model: str | Path,
+        lora: Mapping[str, Any] | None = None,
+        handover: Literal["auto", "adapter", "merged"] = "auto",
+        dtype: str = "auto",
+        max_model_len: int = 4096,
+        deterministic: bool = False,
+        seed: int = 0,
+        engine_args: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Self:
+        """Start vLLM on `model` (a directory or a Hub name) and wait until it answers: seconds to minutes.
+
+        Args:
+            lora: `peft.LoraConfig` fields of the adapters that will come; None if none will.
+            handover: `auto` is `adapter` on an accelerator and `merged` on CPU, where vLLM's LoRA kernels are slow.
+            deterministic: a turn's ids and logprobs depend on its prompt, seed and version alone, to the bit, whatever
+                else is sampled at the time. Proved on a few turns before the engine is handed out.
+            engine_args: fields of vLLM's `AsyncEngineArgs` by their own names.
+
+        Raises:
+            InputError: an unknown or conflicting engine argument, or an adapter that can't be served.
+            EngineError: vLLM did not start, or `deterministic` can't be kept on this machine.
+        """
+        if lora is not None:
+            refuse_unsupported(lora, "lora")
+        with _environment(ENVIRONMENT | CPU_ENVIRONMENT, DETERMINISTIC if deterministic else {}), _importable_main():
+            from vllm.engine.arg_utils import AsyncEngineArgs
+            from vllm.platforms import current_platform
+            from vllm.v1.engine.async_llm import AsyncLLM
+
+            cpu = current_platform.is_cpu()
+            how: Handover = ("merged" if cpu else "adapter") if handover == "auto" else handover
+            if deterministic and cpu and how == "adapter":
+                raise InputError("engine.handover: adapter on CPU is not reproducible to the bit. Set it to merged.")
+            rank = _max_rank(lora) if lora is not None and how == "adapter" else 0
+            owned = {
+                "model": str(model),
+                "dtype": dtype,
+                "max_model_len": max_model_len,
+                "seed": seed,
+                "logprobs_mode": "processed_logprobs",
+                "skip_tokenizer_init": True,
+                "worker_extension_cls": "rl.engines.vllm_worker.Handover",
+                "enable_lora": rank > 0,
+            }
+            if cpu:
+                # vLLM 0.30 rewinds a seeded request's random numbers after each part of a prompt, which the CPU
+                # generator can't do: the engine would die. Whole prompts need no rewinding.
+                owned["enable_chunked_prefill"] = False
+            if rank:
+                # Two on the host: the new version is registered before the old one goes.
+                owned |= {"max_lora_rank": rank, "max_loras": 1, "max_cpu_loras": 2}
+            arguments = _arguments(owned, _defaults(cpu, engine_args), engine_args)
+            try:
+                llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+            except (RuntimeError, ValueError, OSError) as error:
+                raise EngineError(f"vLLM did not start: {error}") from error
+        engine = cls(llm, handover=how, max_model_len=llm.model_config.max_model_len, max_rank=rank, cpu=cpu)
+        try:
+            await llm.collective_rpc("outlive_nobody", args=(os.getpid(),))
+            if deterministic:
+                await engine._become_deterministic()
+        except BaseException:
+            await engine.close()
+            raise
+        return engine
+
+    async def _become_deterministic(self) -> None:
+        """Make every later turn a function of its prompt, seed and version alone, and prove it on a few."""
+        if self._cpu:
+            await self._llm.collective_rpc("never_one_row")
+        self._deterministic = True
+        vocabulary = self._llm.model_config.get_vocab_size()
+        lengths = [min(length, self.max_model_len // 3) for length in (150, 3, 40, 299, 17, 64, 90, 1)]
+        prompts = [[(7 * place + length) % vocabulary for place in range(length)] for length in lengths]
+        sampling = Sampling(max_tokens=max(1, min(24, self.max_model_len // 8)))
+
+        async def turn(prompt: Sequence[int], seed: int) -> Sampled:
+            return await self.generate(prompt, sampling, stop_ids=(), seed=seed)
+
+        alone = await turn(prompts[0], 0)
+        together = await asyncio.gather(*(turn(prompt, seed) for seed, prompt in enumerate(prompts)))
+        after = [*prompts[0], *alone.token_ids, *prompts[2]]
+        cached = await turn(after, 9)
+        await self._llm.reset_prefix_cache()
+        if alone != together[0] or cached != await turn(after, 9):
+            raise EngineError(
+                "deterministic: on this machine the same turn gives other logprobs in other company. "
+                "Set engine.max_num_seqs to 1 and engine.enable_prefix_caching to false, or deterministic to false."
+            )
+
+    async def generate(
+        self, prompt_ids: Sequence[int], sampling: Sampling, *, stop_ids: Sequence[int], seed: int | None = None
+    ) -> Sampled:
+        """Sample one turn; see `rl.engines.Engine`. A turn ends on one of `stop_ids` and on nothing else."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        params = SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            max_tokens=sampling.max_tokens,
+            stop_token_ids=list(stop_ids),
+            ignore_eos=True,
+            seed=seed,
+            logprobs=0,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        if self._deterministic and seed is None:
+            raise ValueError("a deterministic engine needs a seed for every turn")
+        version = self.version
+        self._sampling += 1
+        try:
+            async with _failures("sample"):
+                stream = self._llm.generate(
+                    {"prompt_token_ids": list(prompt_ids)}, params, uuid.uuid4().hex, lora_request=self._lora
+                )
+                outputs = [output async for output in stream]
+        finally:
+            self._sampling -= 1
+        out = outputs[-1].outputs[0]
+        if out.finish_reason not in ("stop", "length"):
+            raise EngineError(f"vLLM ended a request with {out.finish_reason!r}")
+        ids: tuple[int, ...] = tuple(out.token_ids)
+        per_token: Any = out.logprobs
+        logprobs = tuple(at[token].logprob for token, at in zip(ids, per_token, strict=True))
+        finish: Finish = "stop" if out.finish_reason == "stop" else "length"
+        return Sampled(token_ids=ids, logprobs=logprobs, finish=finish, version=version)
+
+    async def load(self, adapter: Path, version: int) -> None:
+        """Serve `adapter` as `version`; see `rl.engines.Engine`."""
+        if version <= self.version:
+            raise ValueError(f"version {version} must be greater than {self.version}, which is being served")
+        if self._sampling:
+            raise EngineError(f"{self._sampling} turns are being sampled: an adapter can't be loaded under them")
+        config = read_config(adapter)
+        async with _failures(f"load {adapter}"):
+            if self.handover == "merged":
+                await self._llm.collective_rpc("merge_adapter", args=(str(adapter),))
+                if not await self._llm.reset_prefix_cache():
+                    raise EngineError("vLLM did not empty its prefix cache: the next turns would mix two versions")
+            else:
+                await self._register(adapter, version, config)
+        self.version = version
+
+    async def _register(self, adapter: Path, version: int, config: Mapping[str, Any]) -> None:
+        from vllm.lora.request import LoRARequest
+
+        if _max_rank(config) > self._max_rank:
+            raise InputError(f"{adapter}: rank {config['r']}, but the engine was opened for {self._max_rank}.")
+        with contextlib.ExitStack() as stack:
+            if has_patterns(config):
+                uniform = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=MEMORY)))
+                write_unscaled(adapter, uniform)
+                adapter = uniform
+            new = LoRARequest(f"v{version}", version, str(adapter))
+            if not await self._llm.add_lora(new):
+                raise EngineError(f"vLLM refused adapter {adapter}")
+        old, self._lora = self._lora, new
+        if old is not None:
+            await self._llm.remove_lora(old.lora_int_id)
+
+    async def healthy(self) -> bool:
+        """True if vLLM's processes are alive."""
+        return not self._closed and not self._llm.errored
+
+    async def sleep(self) -> None:
+        """Give the accelerator's memory back; nothing on CPU."""
+        # Level 1: the weights wait in host memory. Level 2 drops them, and crashes with LoRA.
+        if not self._cpu:
+            async with _failures("sleep"):
+                await self._llm.sleep(level=1)
+
+    async def wake(self) -> None:
+        """Undo `sleep`."""
+        if not self._cpu:
+            async with _failures("wake up"):
+                await self._llm.wake_up()
+
+    async def close(self) -> None:
+        """Stop vLLM's processes. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            await asyncio.to_thread(self._llm.shutdown, timeout=CLOSE_SECONDS)
+
+
+def _max_rank(lora: Mapping[str, Any]) -> int:
+    """The smallest of `RANKS` with room for every module's rank."""
+    rank = max([lora.get("r") or 8, *(lora.get("rank_pattern") or {}).values()])
+    if rank > RANKS[-1]:
+        raise InputError(f"lora.r: {rank} is more than vLLM's {RANKS[-1]}. Lower it or set handover: merged.")
+    return next(room for room in RANKS if room >= rank)
+
+
+def _defaults(cpu: bool, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What we choose when the user does not."""
+    chosen: dict[str, Any] = {"disable_log_stats": True, "enable_prefix_caching": True, "use_tqdm_on_load": False}
+    if not cpu:
+        return chosen | {"enable_sleep_mode": True}
+    chosen["enforce_eager"] = True
+    said = "VLLM_CPU_KVCACHE_SPACE" in os.environ or "gpu_memory_utilization" in given
+    return chosen if said else chosen | {"kv_cache_memory_bytes": CPU_CACHE_BYTES}
+
+
+def _arguments(owned: Mapping[str, Any], defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """One set of engine arguments, or an InputError that names the one that can't be."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    names = [field.name for field in dataclasses.fields(AsyncEngineArgs)]
+    for name, value in given.items():
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"engine.{name}: vLLM has no such engine argument.{hint}")
+        if name in owned and owned[name] != value:
+            raise InputError(f"engine.{name}: set to {value!r}, but it is ours to set, to {owned[name]!r}. Remove it.")
+    return {**defaults, **given, **owned}
+
+
+@contextlib.asynccontextmanager
+async def _failures(doing: str) -> Any:
+    """vLLM's errors as EngineError: it has no common base class, but these are the ones its client raises."""
+    from vllm.exceptions import VLLMError
+
+    try:
+        yield
+    except (VLLMError, RuntimeError, ValueError) as error:
+        if isinstance(error, InputError | EngineError):
+            raise
+        raise EngineError(f"vLLM failed to {doing}: {error}") from error
+
+
+@contextlib.contextmanager
+def _environment(defaults: Mapping[str, str], needed: Mapping[str, str]) -> Iterator[None]:
+    """Environment for the processes started inside; what vLLM adds to it (LD_PRELOAD) goes again.
+
+    The user's values win over `defaults`, and `needed` wins over the user's.
+    """
+    before = dict(os.environ)
+    os.environ.update({**defaults, **before, **needed})
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _importable_main() -> Iterator[None]:
+    """Keep spawned processes from running the main script again: they need nothing from it; it may have no guard."""
+    main = sys.modules["__main__"]
+    kept = {name: getattr(main, name) for name in ("__spec__", "__file__") if hasattr(main, name)}
+    main.__spec__ = None
+    if "__file__" in kept:
+        del main.__file__
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(main, name, value)

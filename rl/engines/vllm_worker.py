@@ -1,0 +1,175 @@
+"""What runs inside vLLM's workers: building merged weights next to the base they were merged from.
+
+The trainer writes an adapter directory and names it; each worker reads the pristine weights of just the touched
+layers from the model's own files (memory-mapped), adds the adapter in float32 and lets vLLM reload those layers.
+Nobody holds a second copy of the base, and nothing is ever un-merged, so no version leaves a trace in the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import safe_open
+
+from rl.engines.adapter import Delta, read_deltas
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+RELOADERS = ("vllm.model_executor.model_loader.reload.layerwise", "vllm.v1.worker.gpu_model_runner")
+
+
+class Base:
+    """The tensors of a checkpoint, read one at a time from its safetensors files."""
+
+    def __init__(self, model: Path) -> None:
+        files = sorted(model.glob("*.safetensors"))
+        if not files:
+            raise ValueError(f"{model}: no .safetensors files; merged hand-over reads the base weights from them.")
+        opened: list[Any] = [safe_open(file, framework="pt") for file in files]
+        self._at = {name: file for file in opened for name in file.keys()}  # noqa: SIM118 (not a dict)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._at
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor: Tensor = self._at[name].get_tensor(name)
+        return tensor
+
+
+def merged(
+    base: Base, deltas: Mapping[str, Delta], fused: Mapping[str, Sequence[str]], device: torch.device
+) -> Iterator[tuple[str, Tensor]]:
+    """(name, tensor) of every parameter of every layer the adapter touches, under the checkpoint's names.
+
+    vLLM fuses some layers (`fused`: q, k, v into qkv) and reloads a fused layer only as a whole, so the untouched
+    members of a touched layer are yielded too, as are biases. Weights come in float32; vLLM casts them.
+    """
+    siblings = {member: group for group in fused.values() for member in group}
+    modules: dict[str, None] = {}
+    for name in deltas:
+        stem, dot, last = name.rpartition(".")
+        group = [f"{stem}{dot}{member}" for member in siblings.get(last, ())]
+        present = [module for module in group if f"{module}.weight" in base]
+        modules.update(dict.fromkeys(present or [name]))
+    for module in modules:
+        if f"{module}.weight" not in base:
+            raise ValueError(f"the adapter changes {module!r}, but the base model has no tensor {module + '.weight'!r}")
+        weight = base[f"{module}.weight"].to(device)
+        if delta := deltas.get(module):
+            if not weight.is_floating_point() or weight.element_size() < 2:
+                raise ValueError(f"{module!r} is stored as {weight.dtype}; merging needs an unquantised base")
+            a, b = (matrix.to(device, torch.float32) for matrix in (delta.a, delta.b))
+            weight = torch.addmm(weight.float(), b, a, alpha=delta.scale)
+        yield f"{module}.weight", weight
+        if f"{module}.bias" in base:
+            yield f"{module}.bias", base[f"{module}.bias"].to(device)
+
+
+@contextlib.contextmanager
+def _quiet(names: Sequence[str]) -> Iterator[None]:
+    """Without the warnings of these loggers: vLLM warns of every layer that a reload leaves as it is."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@dataclass(frozen=True, slots=True)
+class TwoRows:
+    """A CPU linear kernel that never sees a single row."""
+
+    linear: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if x.shape[0] > 1:
+            return self.linear(x, weight, bias)
+        return self.linear(x.expand(2, -1).contiguous(), weight, bias)[:1]
+
+
+def _follow(process: int) -> None:
+    try:
+        handle = os.pidfd_open(process)
+    except ProcessLookupError:
+        pass
+    else:
+        select.select([handle], [], [])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Handover:
+    """Mixed into vLLM's worker class through `worker_extension_cls`; called by `collective_rpc`."""
+
+    if TYPE_CHECKING:  # what the worker brings
+        device: torch.device
+        model_runner: Any
+        model_config: Any
+        load_config: Any
+
+        def reload_weights(self, weights_iterator: Iterator[tuple[str, Tensor]]) -> None: ...
+
+    def merge_adapter(self, adapter: str) -> None:
+        """Serve base + adapter from now on. The prefix cache is the caller's to reset."""
+        model = self.model_runner.get_model()
+        fused = getattr(model, "packed_modules_mapping", {})
+        with _quiet(RELOADERS), torch.inference_mode():
+            self.reload_weights(merged(self._base(), read_deltas(Path(adapter)), fused, self.device))
+        if getattr(self, "_two_rows", False):
+            self.never_one_row()
+
+    def never_one_row(self) -> None:
+        """On CPU: multiply a single row as one of two.
+
+        oneDNN shares the sum over a wide layer's inputs out among threads for one row and not for more, so that a
+        token's last digits would depend on whether it was alone. Reloaded layers lose this; call it again.
+        """
+        self._two_rows = True
+        for layer in self.model_runner.get_model().modules():
+            if (linear := getattr(layer, "cpu_linear", None)) and not isinstance(linear, TwoRows):
+                layer.cpu_linear = TwoRows(linear)
+
+    def outlive_nobody(self, trainer: int) -> None:
+        """End this worker when the process `trainer` does, however it ends; vLLM's engine process follows.
+
+        It would otherwise wait for requests for ever: nothing tells it that its client was killed.
+        """
+        threading.Thread(target=_follow, args=(trainer,), daemon=True, name="follow-trainer").start()
+
+    def _base(self) -> Base:
+        if not hasattr(self, "_base_files"):
+            self._base_files = Base(local_model(self.model_config, self.load_config))
+        return self._base_files
+
+
+def local_model(model_config: Any, load_config: Any) -> Path:
+    """Where the checkpoint lies on this machine: vLLM has already downloaded it."""
+    path = Path(model_config.model)
+    if path.is_dir():
+        return path
+    from huggingface_hub import snapshot_download
+
+    return Path(
+        snapshot_download(
+            model_config.model,
+            revision=model_config.revision,
+            cache_dir=load_config.download_dir,
+            local_files_only=True,
+            allow_patterns="*.safetensors",
+        )
+    )

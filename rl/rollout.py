@@ -1,0 +1,145 @@
+"""Playing episodes: each one its own coroutine, no barrier between turns, every end a `Stop`.
+
+A slow or hanging tool holds up nobody but its own episode. What the model got wrong is text back
+to it; what the machinery got wrong ends the episode as `Stop.FAULT` or `Stop.ENV_LOST`, is tried
+again, and is left out if it fails again; what we got wrong raises and stops the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from envs.environment import Environment
+from envs.errors import EnvLost
+from envs.types import Cost, Episode, Stop, Task, Turn
+from rewards.score import Reward, Score, check
+from rl.policy import ContextFull, Policy, PolicyError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one episode may use."""
+
+    turns: int = 16
+    tokens: int | None = None
+    """Sampled tokens. Checked after each turn, so the last one may pass it by its own limit."""
+    seconds: float = 600.0
+
+    def reached(self, episode: Episode) -> Stop | None:
+        """The limit that is used up, if one is."""
+        if len(episode.turns) >= self.turns:
+            return Stop.MAX_TURNS
+        if self.tokens is not None and episode.cost.sampled_tokens >= self.tokens:
+            return Stop.MAX_TOKENS
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """An episode and what it was worth."""
+
+    episode: Episode
+    score: Score
+
+
+async def run_episode(env: Environment, policy: Policy, limits: Limits, *, id: str) -> Episode:
+    """Play one episode. However it ends, the end is `episode.stop`; only our own bugs raise.
+
+    `env.close()` runs in every case, cancellation included.
+    """
+    episode = Episode(id=id, env=env.name, task=env.task)
+    started = time.perf_counter()
+    try:
+        async with asyncio.timeout(limits.seconds) as clock:
+            await env.setup()
+            episode.context = env.context()
+            while episode.stop is None:
+                episode.stop = await _play_turn(env, policy, limits, episode)
+    except TimeoutError:
+        if not clock.expired():
+            raise
+        episode.stop = Stop.TIMEOUT
+    except ContextFull:
+        episode.stop = Stop.MAX_TOKENS
+    except EnvLost as error:
+        episode.stop, episode.fault = Stop.ENV_LOST, str(error)
+    except PolicyError as error:
+        episode.stop, episode.fault = Stop.FAULT, str(error)
+    finally:
+        try:
+            episode.state = env.state()
+        except EnvLost as error:
+            episode.stop, episode.fault = Stop.ENV_LOST, str(error)
+        episode.cost += Cost(seconds=time.perf_counter() - started)
+        await env.close()
+    return episode
+
+
+async def _play_turn(env: Environment, policy: Policy, limits: Limits, episode: Episode) -> Stop | None:
+    """One completion and its calls, added to the episode; the stop it led to, if any."""
+    completion = await policy(episode, env.tools())
+    episode.cost += completion.cost
+    if completion.finish != "stop":
+        episode.turns.append(Turn(completion=completion))
+        return Stop.TRUNCATED if completion.finish == "length" else Stop.MAX_TOKENS
+    results = await env.step(completion.message)
+    episode.turns.append(Turn(completion=completion, results=results))
+    episode.cost += Cost(tool_calls=len(results))
+    if env.done or not completion.message.tool_calls:
+        return Stop.DONE
+    return limits.reached(episode)
+
+
+@dataclass(slots=True, kw_only=True)
+class Player:
+    """Plays tasks in one kind of environment and scores them."""
+
+    env: Callable[[Task], Environment]
+    reward: Reward
+    limits: Limits = field(default_factory=Limits)
+    concurrency: int = 256
+    """Episodes in flight at once."""
+    retries: int = 2
+    """How often an episode that the machinery broke is played again."""
+    retried: int = 0
+    """Episodes played again so far."""
+
+    async def play(self, task: Task, policy: Policy, *, id: str) -> Played:
+        """Play and score one episode; an episode that stays broken is unscored, not 0."""
+        for attempt in range(self.retries + 1):
+            episode = await run_episode(self.env(task), policy, self.limits, id=id)
+            if not episode.broken:
+                return Played(
+                    episode=episode, score=check(await self.reward(episode), "reward", turns=len(episode.turns))
+                )
+            self.retried += attempt < self.retries
+        return Played(episode=episode, score=Score.unscored(f"{episode.stop}: {episode.fault}"))
+
+    async def play_all(
+        self,
+        tasks: Sequence[tuple[Task, str]],
+        policy: Policy,
+        on_played: Callable[[int, Played], None] = lambda index, played: None,
+    ) -> list[Played]:
+        """Play many tasks at once, `(task, episode id)` each; results in the order of the tasks.
+
+        `on_played` hears of each episode, with its index, as soon as it has ended. If one raises (a
+        bug of ours or of an environment's author) the others are cancelled and closed.
+        """
+        slots = asyncio.Semaphore(self.concurrency)
+
+        async def one(index: int, task: Task, id: str) -> Played:
+            async with slots:
+                played = await self.play(task, policy, id=id)
+            on_played(index, played)
+            return played
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                jobs = [group.create_task(one(i, task, id)) for i, (task, id) in enumerate(tasks)]
+        except BaseExceptionGroup as group_error:
+            raise group_error.exceptions[0] from group_error
+        return [job.result() for job in jobs]

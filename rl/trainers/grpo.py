@@ -1,0 +1,154 @@
+"""A thin skin over TRL's GRPOTrainer: episodes in, one advantage per turn, the sampler's bias corrected.
+
+What is ours: `rollout_func` hands over what the collector played; the (B,) advantages that TRL makes
+are replaced by (B, T) ones; micro-batches lose their padding; truncated importance weights (token
+level) are applied without a second forward; versions are counted here. The loss is TRL's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from envs.errors import InputError
+from rl.samples import Sample
+
+Rollout = Callable[[int, int], Sequence[Sample]]
+"""(step, number of rows) -> the rows of whole groups, in order."""
+
+CONTRACT = {"completion_ids", "completion_mask", "prompt_ids", "prompt_mask", "advantages", "num_items_in_batch"}
+"""What a batch must hold for the overrides below to mean what they say."""
+
+
+class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+    """GRPO on whole episodes, with credit by the turn."""
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        args: GRPOConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        lora: LoraConfig,
+        rollout: Rollout,
+        tasks: int,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        self._rollout = rollout
+        self._batch: dict[str, Any] | None = None
+        self.updates = 0
+        """How often the weights have changed: the version the engine must serve."""
+        if "lm_head" in (lora.target_modules or ()):
+            raise InputError("lora.target_modules: lm_head adapters can't be served; leave it out")
+        rows = max(tasks, args.generation_batch_size // args.num_generations)
+        try:
+            super().__init__(
+                model=model,
+                args=args,
+                processing_class=tokenizer,
+                peft_config=lora,
+                reward_funcs=_reward,
+                rollout_func=self._play,
+                train_dataset=Dataset.from_dict({"prompt": [""] * rows}),
+                callbacks=list(callbacks),
+            )
+        except ValueError as error:
+            if "arget modules" in str(error):
+                raise InputError(f"lora.target_modules: {error}") from error
+            raise
+        self.remove_callback(PrinterCallback)
+
+    def export(self, directory: Path) -> None:
+        """Write the adapter in training as PEFT does. A collective where the weights are sharded."""
+        self.accelerator.unwrap_model(self.model).save_pretrained(directory, selected_adapters=["default"])
+
+    def _play(self, prompts: Sequence[str], trainer: GRPOTrainer) -> dict[str, Any]:
+        samples = self._rollout(self.state.global_step, len(prompts))
+        rows = [sample.row for sample in samples]
+        return {
+            "prompt_ids": [list(row.prompt_ids) for row in rows],
+            "completion_ids": [list(row.completion_ids) for row in rows],
+            "logprobs": [list(row.logprobs) for row in rows],
+            "env_mask": [list(row.mask) for row in rows],
+            "earned": [sample.reward for sample in samples],
+            "token_advantages": [list(sample.advantages) for sample in samples],
+        }
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        missing = CONTRACT - batch.keys()
+        assert not missing, f"this version of TRL makes batches without {sorted(missing)}"
+        advantages = torch.zeros(batch["completion_ids"].shape, device=batch["completion_ids"].device)
+        for i, row in enumerate(inputs):
+            own = row["token_advantages"]
+            advantages[i, : len(own)] = torch.tensor(own)
+        batch["advantages"] = advantages
+        return batch
+
+    def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
+        self._batch = trimmed(inputs)
+        try:
+            loss: torch.Tensor = super()._compute_loss(model, self._batch)
+            return loss
+        finally:
+            self._batch = None
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        if self._batch is not None and self.args.vllm_importance_sampling_correction:
+            # TRL reads `advantages` after this call, and its losses are linear in them: weighting them here
+            # is its own `token_truncate`, without the extra forward that it spends on the old logprobs.
+            self._correct(self._batch, result[0].detach())
+        return result
+
+    def _correct(self, batch: dict[str, Any], logps: torch.Tensor) -> None:
+        """Multiply the advantages by min(pi_old / pi_sampler, cap), token by token."""
+        mask = batch["completion_mask"] * batch["tool_mask"]
+        old = batch.get("old_per_token_logps", logps)
+        gap = torch.nan_to_num((old - batch["sampling_per_token_logps"]) * mask)
+        weight = gap.exp().clamp(max=self.args.vllm_importance_sampling_clip_max)
+        batch["advantages"] = batch["advantages"] * weight
+        count = mask.sum().clamp(min=1)
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        metrics["sampling/logp_gap/mean"].append((gap.abs().sum() / count).item())
+        metrics["sampling/logp_gap/max"].append(gap.abs().max().item())
+        metrics["sampling/weight/mean"].append(((weight * mask).sum() / count).item())
+        clipped = ((weight >= self.args.vllm_importance_sampling_clip_max) * mask).sum() / count
+        metrics["sampling/weight/clipped"].append(clipped.item())
+
+
+def _reward(prompts: Sequence[Any], completions: Sequence[Any], earned: Sequence[float | None], **_: Any) -> list[Any]:
+    """What each episode earned; None is left out of TRL's statistics."""
+    return list(earned)
+
+
+_reward.__name__ = "episode"
+
+
+def trimmed(batch: dict[str, Any]) -> dict[str, Any]:
+    """The batch without the columns that are padding in every row.
+
+    The generation batch is padded to its longest episode before it is split, so a micro-batch of
+    short ones would carry the padding of the longest. Prompts (B, P) are padded on the left,
+    everything of completions (B, T) on the right.
+    """
+    prompt, completion = batch["prompt_mask"], batch["completion_mask"]
+    start = int(prompt.any(dim=0).int().argmax())
+    end = int(completion.any(dim=0).nonzero().max()) + 1 if completion.any() else 1
+    shape = completion.shape
+    cut = {}
+    for key, value in batch.items():
+        if key in ("prompt_ids", "prompt_mask"):
+            cut[key] = value[:, start:]
+        elif isinstance(value, torch.Tensor) and value.shape == shape:
+            cut[key] = value[:, :end]
+        else:
+            cut[key] = value
+    return cut

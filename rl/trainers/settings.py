@@ -1,0 +1,135 @@
+"""A run's `trainer` and `lora` sections, as TRL's and PEFT's own objects, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from trl import GRPOConfig
+
+from envs.errors import InputError
+from rl.config import Config, nearest
+
+ELSEWHERE = {
+    "output_dir": "output_dir",
+    "seed": "seed",
+    "data_seed": "seed",
+    "full_determinism": "deterministic",
+    "temperature": "rollout.temperature",
+    "top_p": "rollout.top_p",
+    "top_k": "rollout.top_k",
+    "max_tool_calling_iterations": "rollout.turns",
+    "chat_template_path": "chat.template",
+    "chat_template_kwargs": "chat.kwargs",
+    "scale_rewards": "credit",
+    "multi_objective_aggregation": "credit",
+    "reward_weights": "the weights under reward",
+    "resume_from_checkpoint": "rft train --resume",
+}
+"""GRPOConfig fields that this house reads from another section, where every consumer sees them."""
+
+IGNORED = {
+    "use_vllm": "the engine is LocalRFT's: see the section engine",
+    "use_transformers_paged": "the engine is LocalRFT's: see engine.kind",
+    "use_transformers_continuous_batching": "the engine is LocalRFT's: see engine.kind",
+    "generation_kwargs": "sampling is set under rollout",
+    "min_p": "a truncated distribution biases the importance ratio",
+    "repetition_penalty": "a changed distribution biases the importance ratio",
+    "mask_truncated_completions": "it looks at an episode's last token, which may be a tool's; gate the reward instead",
+    "log_completions": "every episode is in the run's records",
+    "shuffle_dataset": "tasks are dealt by LocalRFT's feed, seeded",
+    "num_generations_eval": "see evaluate.samples",
+    "remove_unused_columns": "the rows have no columns",
+}
+"""GRPOConfig fields that would have no effect here, and why. Setting one is an error."""
+
+DEFAULTS: dict[str, Any] = {
+    "loss_type": "dapo",
+    "vllm_importance_sampling_mode": "token_truncate",
+    "vllm_importance_sampling_clip_max": 2.0,
+    "logging_steps": 1,
+    "weight_decay": 0.0,
+    "disable_tqdm": True,
+}
+"""Where a value that was run differs from TRL's default."""
+
+LORA_DEFAULTS: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
+
+
+def grpo_config(config: Config, output_dir: Path) -> GRPOConfig:
+    """TRL's settings for a run.
+
+    Raises:
+        InputError: a field that is unknown, set elsewhere, without effect, or refused by TRL.
+    """
+    given = config.trainer
+    names = {field.name for field in dataclasses.fields(GRPOConfig) if field.init}
+    for name in given:
+        if name not in names:
+            raise InputError(f"trainer: unknown key {name!r}{nearest(name, names)}")
+        if name in ELSEWHERE:
+            raise InputError(f"trainer.{name}: set it as {ELSEWHERE[name]!r} instead")
+        if name in IGNORED or (name.startswith("vllm_") and not name.startswith("vllm_importance_sampling_")):
+            why = IGNORED.get(name, "the engine is LocalRFT's: its arguments go under engine, by vLLM's names")
+            raise InputError(f"trainer.{name} would have no effect: {why}")
+    if given.get("vllm_importance_sampling_mode", "token_truncate") != "token_truncate":
+        raise InputError("trainer.vllm_importance_sampling_mode: only 'token_truncate' holds up on long episodes")
+    fields = DEFAULTS | _device_defaults() | given
+    fields |= {
+        "output_dir": str(output_dir),
+        "seed": config.seed,
+        "temperature": config.rollout.temperature,
+        "scale_rewards": "none",
+        "remove_unused_columns": False,
+        "shuffle_dataset": False,
+    }
+    if config.rollout.temperature == 0:
+        raise InputError("rollout.temperature: 0 is greedy, and a group of equal episodes teaches nothing; use 1.0")
+    try:
+        args = GRPOConfig(**fields)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"trainer: {error}") from error
+    _check_groups(args)
+    return args
+
+
+def _device_defaults() -> dict[str, Any]:
+    on_gpu = torch.cuda.is_available()
+    dtype = "bfloat16" if on_gpu else "float32"
+    return {"bf16": on_gpu, "use_cpu": not on_gpu, "model_init_kwargs": {"dtype": dtype}}
+
+
+def _check_groups(args: GRPOConfig) -> None:
+    rows = args.per_device_train_batch_size * args.steps_per_generation
+    if rows % args.num_generations:
+        raise InputError(
+            f"trainer: a group must stay on one rank, but num_generations {args.num_generations} does not divide "
+            f"per_device_train_batch_size x steps_per_generation = {args.per_device_train_batch_size} x "
+            f"{args.steps_per_generation} = {rows}"
+        )
+    window = max(1, args.steps_per_generation * args.num_iterations // args.gradient_accumulation_steps)
+    if args.save_strategy == "steps" and args.save_steps % window:
+        raise InputError(
+            f"trainer.save_steps: {args.save_steps} is not a multiple of the {window} updates that one generation "
+            "serves; a resume in between would not be exact"
+        )
+
+
+def lora_config(fields: Mapping[str, Any]) -> LoraConfig:
+    """PEFT's settings for a run; what the engine can't serve is refused when it is opened.
+
+    Raises:
+        InputError: a field that LoraConfig does not have, or refuses.
+    """
+    names = {field.name for field in dataclasses.fields(LoraConfig) if field.init}
+    for name in fields:
+        if name not in names:
+            raise InputError(f"lora: unknown key {name!r}{nearest(name, names)}")
+    try:
+        return LoraConfig(task_type="CAUSAL_LM", **(LORA_DEFAULTS | dict(fields)))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"lora: {error}") from error
