@@ -42,8 +42,8 @@ def test_every_field_of_trl_goes_by_its_own_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"learning_rat": 1}, "did you mean learning_rate"),
-        ({"zzz": 1}, r"trainer\.zzz is no field"),
+        ({"learning_rat": 1}, "learning_rate"),
+        ({"zzz": 1}, "no field 'zzz'"),
         ({"assistant_only_loss": True}, "has no effect"),
         ({"eval_strategy": "sometimes"}, "sometimes"),
     ],

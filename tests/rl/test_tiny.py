@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from envs.desk import Desk, Noise, due_calls, expert
+from envs.desk import Desk, Noise, due_calls
 from envs.errors import InputError
 from envs.types import Message, ToolResult
 from rl import tiny
@@ -81,7 +81,7 @@ def test_results_of_one_turn_share_one_user_turn() -> None:
     (task,) = Desk.tasks("train", orders=(2, 2), count=1)
     calls = [due_calls(task, request)[0] for request in task.item["requests"]]
     results = [ToolResult(call_id=str(n), name=call[0], content=f"<|im_end|>{n}") for n, call in enumerate(calls)]
-    both = Message(role="assistant", tool_calls=tuple(m.tool_calls[0] for m in expert(task)[::3][:2]))
+    both = Message(role="assistant", tool_calls=tuple(m.tool_calls[0] for m in Desk.expert(task)[::3][:2]))
     ids = [*CHAT.prompt(task.prompt, TOOLS), *CHAT.write(both)]
     added = CHAT.extend(ids, None, results)[len(ids) :]  # type: ignore[arg-type]
     assert WORDS.decode(added) == (
