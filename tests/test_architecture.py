@@ -21,7 +21,7 @@ HEAVY = {"torch", "transformers", "trl", "vllm", "peft", "accelerate"}
 HEAVY_FILES = (
     "rl/engines/transformers.py",
     "rl/engines/vllm.py",
-    "rl/tiny.py",
+    "rl/muon.py",
     "rl/trainers/grpo.py",
     "rl/trainers/sft.py",
 )
