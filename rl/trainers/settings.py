@@ -44,6 +44,7 @@ IGNORED = {
     "shuffle_dataset": "tasks are dealt by LocalRFT's feed, seeded",
     "num_generations_eval": "see evaluate.samples",
     "remove_unused_columns": "the rows have no columns",
+    "router_aux_loss_coef": "the load-balancing loss of mixture-of-experts models is not computed",
 }
 """GRPOConfig fields that would have no effect here, and why. Setting one is an error."""
 
@@ -85,6 +86,7 @@ def grpo_config(config: Config, output_dir: Path) -> GRPOConfig:
         "temperature": config.rollout.temperature,
         "scale_rewards": "none",
         "remove_unused_columns": False,
+        "router_aux_loss_coef": 0.0,
         "shuffle_dataset": False,
     }
     if config.rollout.temperature == 0:
