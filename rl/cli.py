@@ -168,3 +168,7 @@ def _unused(directory: Path) -> Path:
 def _write_json(file: Path | None, value: Any) -> None:
     if file is not None:
         file.write_text(json.dumps(value, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

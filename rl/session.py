@@ -146,10 +146,13 @@ async def _open_engine(config: Config, model: str) -> Engine:
     from rl.engines.vllm import VllmEngine
     from rl.trainers.settings import LORA_DEFAULTS
 
+    arguments = engine.arguments
+    if "max_model_len" in arguments:
+        common["max_model_len"] = arguments.pop("max_model_len")
     return await VllmEngine.open(
         **common,
         lora=LORA_DEFAULTS | config.lora,
         handover=engine.handover,
         deterministic=config.deterministic,
-        engine_args=engine.arguments,
+        engine_args=arguments,
     )

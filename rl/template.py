@@ -22,6 +22,8 @@ from envs.types import Message, ToolCall
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+Cut = Callable[[str], str]
+"""Puts guards into text from outside."""
 GUARD = "\ufdd0"
 """Parts what must not become one token. A code point that Unicode keeps for uses like this one."""
 SLOT = "\ufdd1"
@@ -65,7 +67,7 @@ class Template:
         tools: Sequence[ToolSpec] = (),
         *,
         reply: bool,
-        cut: Callable[[str], str] | None = None,
+        cut: Cut | None = None,
     ) -> str:
         """The conversation as text with guards; with `reply`, up to where the model's turn begins.
 
@@ -89,21 +91,14 @@ class Template:
             raise Unfit(f"it fails with {type(error).__name__}: {error}") from error
         return _SLOT.sub(lambda match: slots[int(match[1])], str(text))
 
-    def ids(
-        self,
-        messages: Sequence[Message],
-        tools: Sequence[ToolSpec] = (),
-        *,
-        reply: bool,
-        after: Callable[[str], str] = lambda text: text,
-    ) -> list[int]:
-        """The ids of what `after` leaves of the rendering.
+    def ids(self, rendered: Callable[[Cut], str]) -> list[int]:
+        """The ids of what is rendered with a way to cut text from outside: the mildest that is safe.
 
         Raises:
-            Unfit: text from outside can't be kept from becoming a control token.
+            Unfit: none is.
         """
         for cut in (self.guarded, _apart):
-            ids = self.encode(after(self.render(messages, tools, reply=reply, cut=cut)))
+            ids = self.encode(rendered(cut))
             if ids is not None:
                 return ids
         raise Unfit("text from outside becomes control tokens, even letter by letter")
@@ -133,7 +128,7 @@ class Template:
             raise Unfit("an assistant message does not end in a token of its own")
         return text[:end]
 
-    def _rows(self, messages: Sequence[Message], cut: Callable[[str], str], slots: list[str]) -> list[dict[str, Any]]:
+    def _rows(self, messages: Sequence[Message], cut: Cut, slots: list[str]) -> list[dict[str, Any]]:
         names = {call.id: cut(call.name) for message in messages for call in message.tool_calls}
         rows = []
         for message in messages:
@@ -149,7 +144,7 @@ class Template:
             rows.append(row)
         return rows
 
-    def _arguments_style(self) -> Callable[[str, Callable[[str], str], list[str]], Any]:
+    def _arguments_style(self) -> Callable[[str, Cut, list[str]], Any]:
         """Find the form in which the template takes arguments: the first one whose words come out."""
         call = ToolCall(id="call_0_0", name="probe_name", arguments='{"probe_key": "probe_value"}')
         messages = (Message(role="user", content="probe"), Message(role="assistant", tool_calls=(call,)))
@@ -195,16 +190,16 @@ def _apart(text: str) -> str:
     return GUARD.join(clean(text))
 
 
-def _as_slot(arguments: str, cut: Callable[[str], str], slots: list[str]) -> Any:
+def _as_slot(arguments: str, cut: Cut, slots: list[str]) -> Any:
     slots.append(cut(arguments))
     return {SLOT: len(slots) - 1}
 
 
-def _as_text_slot(arguments: str, cut: Callable[[str], str], slots: list[str]) -> Any:
+def _as_text_slot(arguments: str, cut: Cut, slots: list[str]) -> Any:
     return json.dumps(_as_slot(arguments, cut, slots), ensure_ascii=False)
 
 
-def _as_items(arguments: str, cut: Callable[[str], str], slots: list[str]) -> Any:
+def _as_items(arguments: str, cut: Cut, slots: list[str]) -> Any:
     try:
         items = json.loads(arguments)
     except ValueError:
@@ -214,7 +209,7 @@ def _as_items(arguments: str, cut: Callable[[str], str], slots: list[str]) -> An
     return _each_text(items, cut)
 
 
-def _each_text(value: Any, cut: Callable[[str], str]) -> Any:
+def _each_text(value: Any, cut: Cut) -> Any:
     if isinstance(value, str):
         return cut(value)
     if isinstance(value, Mapping):

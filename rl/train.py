@@ -200,9 +200,10 @@ class Training:
         self._metric("rollout/flat_groups", sum(not group.informative for group in collected.groups))
         self._metric("rollout/broken", report.broken)
         self._metric("rollout/unscored", report.unscored)
-        for name, value in (("success", report.success and report.success.mean), ("turns", report.turns)):
-            if value is not None:
-                self._metric(name, value)
+        if report.success is not None:
+            self._metric("success", report.success.mean)
+        if report.turns is not None:
+            self._metric("turns", report.turns)
 
     def _metric(self, name: str, value: float) -> None:
         self.trainer._metrics["train"][name].append(float(value))

@@ -131,3 +131,23 @@ def scale_of(config: Mapping[str, Any], module: str, *, rank: int) -> float:
 def _pattern(patterns: Iterable[str], module: str) -> str:
     """The first pattern that fits the module's full name or its end, as PEFT's `get_pattern_key` picks it."""
     return next((key for key in patterns if re.match(rf"(.*\.)?({key})$", module)), module)
+
+
+def has_patterns(config: Mapping[str, Any]) -> bool:
+    """True if modules differ in rank or alpha, which vLLM would serve with one scale for all."""
+    return bool(config.get("rank_pattern") or config.get("alpha_pattern"))
+
+
+def write_unscaled(adapter: Path, into: Path) -> None:
+    """Write the same adapter with every module's scale multiplied into B, so that one scale (1) fits all."""
+    from safetensors.torch import save_file
+
+    config = read_config(adapter)
+    tensors = {}
+    for name, delta in read_deltas(adapter).items():
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = delta.a
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = delta.b * delta.scale
+    rank = max(tensor.shape[0] for name, tensor in tensors.items() if ".lora_A." in name)
+    plain = {"r": rank, "lora_alpha": rank, "use_rslora": False, "rank_pattern": {}, "alpha_pattern": {}}
+    (into / "adapter_config.json").write_text(json.dumps(config | plain))
+    save_file(tensors, into / "adapter_model.safetensors")

@@ -7,11 +7,13 @@ workers rebuild the touched weights from the base checkpoint (`vllm_worker.py`),
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import difflib
 import os
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from envs.errors import InputError
 from envs.types import Finish
 from rl.engines import EngineError, Sampled, Sampling
-from rl.engines.adapter import read_config, refuse_unsupported
+from rl.engines.adapter import has_patterns, read_config, refuse_unsupported, write_unscaled
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -30,6 +32,9 @@ Handover = Literal["adapter", "merged"]
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks vLLM has room for; an adapter is served in the next larger one."""
+
+MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+"""Where short-lived files go."""
 
 ENVIRONMENT = {
     # Its warnings are about its own defaults; the reason of a failure is logged as an error.
@@ -42,6 +47,16 @@ CPU_ENVIRONMENT = {
     "OMP_WAIT_POLICY": "passive",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
 }
+DETERMINISTIC = {
+    # On accelerators vLLM's own mode. On CPU attention must not share a sequence out among threads by load;
+    # all else there works row by row.
+    "VLLM_BATCH_INVARIANT": "1",
+    "VLLM_CPU_ATTN_SPLIT_KV": "0",
+}
+CLOSE_SECONDS = 15.0
+"""How long vLLM's processes may take to leave by themselves; it would kill them after 5, and they leave
+shared memory behind when killed."""
+
 CPU_CACHE_BYTES = 2 << 30
 """KV cache on CPU unless the user says otherwise; vLLM's own default would take most of the machine's memory."""
 
@@ -58,6 +73,7 @@ class VllmEngine:
         self._cpu = cpu
         self._lora: Any = None
         self._sampling = 0
+        self._deterministic = False
         self._closed = False
 
     @classmethod
@@ -78,21 +94,25 @@ class VllmEngine:
         Args:
             lora: `peft.LoraConfig` fields of the adapters that will come; None if none will.
             handover: `auto` is `adapter` on an accelerator and `merged` on CPU, where vLLM's LoRA kernels are slow.
+            deterministic: a turn's ids and logprobs depend on its prompt, seed and version alone, to the bit, whatever
+                else is sampled at the time. Proved on a few turns before the engine is handed out.
             engine_args: fields of vLLM's `AsyncEngineArgs` by their own names.
 
         Raises:
             InputError: an unknown or conflicting engine argument, or an adapter that can't be served.
-            EngineError: vLLM did not start.
+            EngineError: vLLM did not start, or `deterministic` can't be kept on this machine.
         """
         if lora is not None:
             refuse_unsupported(lora, "lora")
-        with _environment(ENVIRONMENT | CPU_ENVIRONMENT), _importable_main():
+        with _environment(ENVIRONMENT | CPU_ENVIRONMENT, DETERMINISTIC if deterministic else {}), _importable_main():
             from vllm.engine.arg_utils import AsyncEngineArgs
             from vllm.platforms import current_platform
             from vllm.v1.engine.async_llm import AsyncLLM
 
             cpu = current_platform.is_cpu()
             how: Handover = ("merged" if cpu else "adapter") if handover == "auto" else handover
+            if deterministic and cpu and how == "adapter":
+                raise InputError("engine.handover: adapter on CPU is not reproducible to the bit. Set it to merged.")
             rank = _max_rank(lora) if lora is not None and how == "adapter" else 0
             owned = {
                 "model": str(model),
@@ -104,9 +124,10 @@ class VllmEngine:
                 "worker_extension_cls": "rl.engines.vllm_worker.Handover",
                 "enable_lora": rank > 0,
             }
-            if deterministic:
-                # One sequence at a time: how many share a batch, and what the cache holds, move the last digits.
-                owned |= {"max_num_seqs": 1, "enable_prefix_caching": False}
+            if cpu:
+                # vLLM 0.30 rewinds a seeded request's random numbers after each part of a prompt, which the CPU
+                # generator can't do: the engine would die. Whole prompts need no rewinding.
+                owned["enable_chunked_prefill"] = False
             if rank:
                 # Two on the host: the new version is registered before the old one goes.
                 owned |= {"max_lora_rank": rank, "max_loras": 1, "max_cpu_loras": 2}
@@ -115,7 +136,39 @@ class VllmEngine:
                 llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
             except (RuntimeError, ValueError, OSError) as error:
                 raise EngineError(f"vLLM did not start: {error}") from error
-        return cls(llm, handover=how, max_model_len=llm.model_config.max_model_len, max_rank=rank, cpu=cpu)
+        engine = cls(llm, handover=how, max_model_len=llm.model_config.max_model_len, max_rank=rank, cpu=cpu)
+        try:
+            await llm.collective_rpc("outlive_nobody", args=(os.getpid(),))
+            if deterministic:
+                await engine._become_deterministic()
+        except BaseException:
+            await engine.close()
+            raise
+        return engine
+
+    async def _become_deterministic(self) -> None:
+        """Make every later turn a function of its prompt, seed and version alone, and prove it on a few."""
+        if self._cpu:
+            await self._llm.collective_rpc("never_one_row")
+        self._deterministic = True
+        vocabulary = self._llm.model_config.get_vocab_size()
+        lengths = [min(length, self.max_model_len // 3) for length in (150, 3, 40, 299, 17, 64, 90, 1)]
+        prompts = [[(7 * place + length) % vocabulary for place in range(length)] for length in lengths]
+        sampling = Sampling(max_tokens=max(1, min(24, self.max_model_len // 8)))
+
+        async def turn(prompt: Sequence[int], seed: int) -> Sampled:
+            return await self.generate(prompt, sampling, stop_ids=(), seed=seed)
+
+        alone = await turn(prompts[0], 0)
+        together = await asyncio.gather(*(turn(prompt, seed) for seed, prompt in enumerate(prompts)))
+        after = [*prompts[0], *alone.token_ids, *prompts[2]]
+        cached = await turn(after, 9)
+        await self._llm.reset_prefix_cache()
+        if alone != together[0] or cached != await turn(after, 9):
+            raise EngineError(
+                "deterministic: on this machine the same turn gives other logprobs in other company. "
+                "Set engine.max_num_seqs to 1 and engine.enable_prefix_caching to false, or deterministic to false."
+            )
 
     async def generate(
         self, prompt_ids: Sequence[int], sampling: Sampling, *, stop_ids: Sequence[int], seed: int | None = None
@@ -136,6 +189,8 @@ class VllmEngine:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
+        if self._deterministic and seed is None:
+            raise ValueError("a deterministic engine needs a seed for every turn")
         version = self.version
         self._sampling += 1
         try:
@@ -176,9 +231,14 @@ class VllmEngine:
 
         if _max_rank(config) > self._max_rank:
             raise InputError(f"{adapter}: rank {config['r']}, but the engine was opened for {self._max_rank}.")
-        new = LoRARequest(f"v{version}", version, str(adapter))
-        if not await self._llm.add_lora(new):
-            raise EngineError(f"vLLM refused adapter {adapter}")
+        with contextlib.ExitStack() as stack:
+            if has_patterns(config):
+                uniform = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=MEMORY)))
+                write_unscaled(adapter, uniform)
+                adapter = uniform
+            new = LoRARequest(f"v{version}", version, str(adapter))
+            if not await self._llm.add_lora(new):
+                raise EngineError(f"vLLM refused adapter {adapter}")
         old, self._lora = self._lora, new
         if old is not None:
             await self._llm.remove_lora(old.lora_int_id)
@@ -204,7 +264,7 @@ class VllmEngine:
         """Stop vLLM's processes. Idempotent."""
         if not self._closed:
             self._closed = True
-            self._llm.shutdown()
+            await asyncio.to_thread(self._llm.shutdown, timeout=CLOSE_SECONDS)
 
 
 def _max_rank(lora: Mapping[str, Any]) -> int:
@@ -254,11 +314,13 @@ async def _failures(doing: str) -> Any:
 
 
 @contextlib.contextmanager
-def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
-    """Environment for the processes started inside. The user's values win; what vLLM adds (LD_PRELOAD) goes again."""
+def _environment(defaults: Mapping[str, str], needed: Mapping[str, str]) -> Iterator[None]:
+    """Environment for the processes started inside; what vLLM adds to it (LD_PRELOAD) goes again.
+
+    The user's values win over `defaults`, and `needed` wins over the user's.
+    """
     before = dict(os.environ)
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
+    os.environ.update({**defaults, **before, **needed})
     try:
         yield
     finally:

@@ -9,7 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import select
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +91,28 @@ def _quiet(names: Sequence[str]) -> Iterator[None]:
             logger.setLevel(level)
 
 
+@dataclass(frozen=True, slots=True)
+class TwoRows:
+    """A CPU linear kernel that never sees a single row."""
+
+    linear: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if x.shape[0] > 1:
+            return self.linear(x, weight, bias)
+        return self.linear(x.expand(2, -1).contiguous(), weight, bias)[:1]
+
+
+def _follow(process: int) -> None:
+    try:
+        handle = os.pidfd_open(process)
+    except ProcessLookupError:
+        pass
+    else:
+        select.select([handle], [], [])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 class Handover:
     """Mixed into vLLM's worker class through `worker_extension_cls`; called by `collective_rpc`."""
 
@@ -103,6 +130,26 @@ class Handover:
         fused = getattr(model, "packed_modules_mapping", {})
         with _quiet(RELOADERS), torch.inference_mode():
             self.reload_weights(merged(self._base(), read_deltas(Path(adapter)), fused, self.device))
+        if getattr(self, "_two_rows", False):
+            self.never_one_row()
+
+    def never_one_row(self) -> None:
+        """On CPU: multiply a single row as one of two.
+
+        oneDNN shares the sum over a wide layer's inputs out among threads for one row and not for more, so that a
+        token's last digits would depend on whether it was alone. Reloaded layers lose this; call it again.
+        """
+        self._two_rows = True
+        for layer in self.model_runner.get_model().modules():
+            if (linear := getattr(layer, "cpu_linear", None)) and not isinstance(linear, TwoRows):
+                layer.cpu_linear = TwoRows(linear)
+
+    def outlive_nobody(self, trainer: int) -> None:
+        """End this worker when the process `trainer` does, however it ends; vLLM's engine process follows.
+
+        It would otherwise wait for requests for ever: nothing tells it that its client was killed.
+        """
+        threading.Thread(target=_follow, args=(trainer,), daemon=True, name="follow-trainer").start()
 
     def _base(self) -> Base:
         if not hasattr(self, "_base_files"):
