@@ -93,6 +93,15 @@ class Desk(Environment):
         _CALL.set(call.id)
         return await super().call(call)
 
+    @classmethod
+    def expert(cls, task: Task) -> list[Message]:
+        """The assistant messages of a perfect episode: a call a turn, then the answer."""
+        calls = [call for request in task.item["requests"] for call in due_calls(task, request)]
+        return [
+            *map(calling, (f"call-{n}" for n in range(len(calls))), calls),
+            Message(role="assistant", content=ANSWER),
+        ]
+
     @tool
     async def lookup_order(self, order_id: str) -> dict[str, Any]:
         """Look up an order: its item, its total and the number of its policy.
@@ -216,12 +225,6 @@ class Desk(Environment):
         facts = {"progress": progress, "violation": violation, "repeat": call in self._seen}
         self._steps.append({"call_id": _CALL.get(""), "tool": name, "order": order} | facts)
         self._seen.add(call)
-
-
-def expert(task: Task) -> list[Message]:
-    """The assistant messages of a perfect episode: a call a turn, then the answer."""
-    calls = [call for request in task.item["requests"] for call in due_calls(task, request)]
-    return [*map(calling, (f"call-{n}" for n in range(len(calls))), calls), Message(role="assistant", content=ANSWER)]
 
 
 def due_calls(task: Task, request: Mapping[str, Any]) -> tuple[Call, Call, Call]:

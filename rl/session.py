@@ -107,6 +107,11 @@ class Session:
         )
         return EnginePolicy(self.engine, self.chat, sampling, seed=seed)
 
+    def serve_adapter(self) -> None:
+        """Have the engine answer with the adapter that the config names, if it names one."""
+        if self.config.adapter is not None:
+            self.loop.run(self.engine.load(self.config.adapter, 1))
+
     def play(
         self,
         tasks: Sequence[Task],

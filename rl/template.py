@@ -4,6 +4,9 @@ Text from outside (users, tools, schemas) may contain `<|im_start|>` or `<tool_c
 string of an added token occurs in it, a guard character is put after the first letter before the template sees
 it; the rendering is then encoded guard by guard. Text without such strings is encoded exactly as
 `apply_chat_template` would, and a template that trims or JSON-escapes what it is given does so as usual.
+
+transformers has `sanitize_control_tokens` for the same danger. It knows only the tokens a template names, leaves
+the keys of tool schemas, and encodes whole conversations; here the part behind a turn is needed alone.
 """
 
 from __future__ import annotations
@@ -13,7 +16,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 from pydantic import create_model
 
 from envs.environment import ToolSpec
@@ -74,6 +76,8 @@ class Template:
         Raises:
             Unfit: the template refuses these messages.
         """
+        from jinja2 import TemplateError  # comes with transformers, which playing against a server does not need
+
         cut = cut or self.guarded
         slots: list[str] = []
         rows = self._rows(messages, cut, slots)
@@ -87,7 +91,7 @@ class Template:
                 tokenize=False,
                 **self.kwargs,
             )
-        except (jinja2.TemplateError, TypeError) as error:
+        except (TemplateError, TypeError) as error:
             raise Unfit(f"it fails with {type(error).__name__}: {error}") from error
         return _SLOT.sub(lambda match: slots[int(match[1])], str(text))
 

@@ -9,7 +9,7 @@ from datetime import date
 import families
 import pytest
 from families import FAMILIES, REFUSED
-from talk import every_family, said
+from talk import answers, completion, every_family, said
 from tokenizers import normalizers
 
 from envs.errors import InputError
@@ -47,7 +47,10 @@ def test_a_tokenizer_that_rewrites_what_tools_say_is_refused() -> None:
     [
         (families.CHATML.replace("in messages", "in messages[-2:]"), "renders earlier turns anew"),
         (families.CHATML.replace("m.content + '</tool_r", "'</tool_r"), "does not render tool results"),
-        (families.CHATML.replace("'<tool_response>'", "loop.index ~ '<tool_response>'"), "what it adds after a turn depends"),
+        (
+            families.CHATML.replace("'<tool_response>'", "loop.index ~ '<tool_response>'"),
+            "what it adds after a turn depends",
+        ),
         (
             families.CHATML.replace("+ m.content }}", "+ ('!' if loop.index > 4 else '') + m.content }}"),
             "how it renders a turn depends",
