@@ -1,6 +1,7 @@
 """What an episode is, and where it is played."""
 
 from envs.arithmetic import Arithmetic
+from envs.desk import Desk
 from envs.environment import Environment, ToolSpec, tool
 from envs.errors import EnvLost, InputError, ToolError, unknown
 from envs.guard import Guard
@@ -55,4 +56,4 @@ def find(name: str) -> type[Environment]:
     return found
 
 
-ENVS: dict[str, type[Environment]] = {"arithmetic": Arithmetic}
+ENVS: dict[str, type[Environment]] = {"arithmetic": Arithmetic, "desk": Desk}

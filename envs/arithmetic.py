@@ -44,6 +44,15 @@ class Arithmetic(Environment):
         mine = (task for task in _distinct(steps) if split_of(task.id, SPLITS) == split)
         return list(itertools.islice(mine, count))
 
+    @classmethod
+    def expert(cls, task: Task) -> list[Message]:
+        """The assistant messages of a perfect episode: a call a turn, then the answer."""
+        messages = []
+        for number, (name, a, b) in enumerate(task.item["calls"]):
+            call = ToolCall(id=f"call-{number}", name=name, arguments=json.dumps({"a": a, "b": b}))
+            messages.append(Message(role="assistant", tool_calls=(call,)))
+        return [*messages, Message(role="assistant", content=task.item["answer"])]
+
     @tool
     def add(self, a: int, b: int) -> int:
         """Add two integers."""
@@ -58,15 +67,6 @@ class Arithmetic(Environment):
     def multiply(self, a: int, b: int) -> int:
         """Multiply two integers."""
         return a * b
-
-
-def expert(task: Task) -> list[Message]:
-    """The assistant messages of a perfect episode: a call a turn, then the answer."""
-    messages = []
-    for number, (name, a, b) in enumerate(task.item["calls"]):
-        call = ToolCall(id=f"call-{number}", name=name, arguments=json.dumps({"a": a, "b": b}))
-        messages.append(Message(role="assistant", tool_calls=(call,)))
-    return [*messages, Message(role="assistant", content=task.item["answer"])]
 
 
 def _distinct(steps: int) -> Iterator[Task]:

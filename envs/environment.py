@@ -81,6 +81,11 @@ class Environment:
         """The tasks of a split: "train", "validation" or "test". Subclasses may take more options."""
         raise InputError(f"environment {cls.name!r} brings no tasks of its own: name a file under env.data")
 
+    @classmethod
+    def expert(cls, task: Task) -> list[Message]:
+        """The assistant messages of a perfect episode, for environments that know one."""
+        raise InputError(f"environment {cls.name!r} has no scripted expert")
+
     async def setup(self) -> None:
         """Prepare what the episode needs. Runs once, before the first turn."""
 

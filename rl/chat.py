@@ -14,13 +14,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from envs.environment import ToolSpec
 from envs.errors import InputError
 from envs.types import Completion, Episode, Message, ToolCall, ToolResult
 from rl.dialects import DIALECTS, Mark, Said, as_json, without_reasoning
-from rl.template import GUARD, Template, Unfit
+from rl.template import GUARD, Cut, Template, Unfit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -88,7 +90,7 @@ class Chat:
             InputError: the template refuses these messages.
         """
         try:
-            return self._template.ids(messages, tools, reply=True)
+            return self._template.ids(lambda cut: self._template.render(messages, tools, reply=True, cut=cut))
         except Unfit as error:
             raise InputError(f"{self.name}: its chat template can't render this conversation: {error}") from error
 
@@ -144,7 +146,7 @@ class Chat:
             Unfit: it can't.
         """
         self._template = Template(self.tokenizer, _dated(source, self._today), kwargs)
-        self._stem = lru_cache(maxsize=256)(self._render_stem)
+        self._stem = lru_cache(maxsize=256)(lambda called, cut: self._closed((_USER, called), cut))
         self._parallel = self._renders_parallel_calls()
         self._thinking = self._template.render((_USER,), reply=True).rstrip().endswith("<think>")
         replies = [*_CALLS[: 1 + self._parallel], _ANSWER]
@@ -165,11 +167,11 @@ class Chat:
                 return
             raise
         for message in replies:
-            built += self._reply(message)
+            built += self._reply(message, self._template.guarded)
             conversation.append(message)
             rendered = self._template.render(conversation, reply=False)
             if not rendered.startswith(built):
-                raise Unfit("it renders earlier turns anew when a conversation goes on")
+                raise Unfit("how it renders a turn depends on the turns before")
             if not message.tool_calls:
                 continue
             results = [
@@ -177,7 +179,7 @@ class Chat:
                 for call, text in zip(message.tool_calls, self._odd_texts(), strict=False)
             ]
             conversation += [Message(role="tool", content=r.content, tool_call_id=r.call_id) for r in results]
-            suffix = self._suffix(self._template.render(self._exchange(results), reply=True), results)
+            suffix = self._suffix(results, self._template.guarded)
             if suffix.count("probe_word") != len(results):
                 raise Unfit("it does not render tool results")
             if self._decode(self._suffix_ids(results)) != suffix.replace(GUARD, ""):
@@ -191,24 +193,24 @@ class Chat:
         controls = list(self._template.controls.values())
         return [f"probe_word {''.join(controls)} \n", '\n {"probe_word": "<é漢😀>"}\n\n ']
 
-    def _reply(self, message: Message) -> str:
-        """What the model would sample to say `message`, with guards, through its closing token."""
-        opened = self._template.render((_USER,), reply=True)
-        return self._behind(opened, self._template.closed(self._template.render((_USER, message), reply=False)))
-
     def _reply_ids(self, message: Message) -> list[int]:
-        def after(text: str) -> str:
-            return self._behind(opened, self._template.closed(text))
+        return self._template.ids(lambda cut: self._reply(message, cut))
 
-        opened = self._template.render((_USER,), reply=True)
-        return self._template.ids((_USER, message), reply=False, after=after)
+    def _reply(self, message: Message, cut: Cut) -> str:
+        """What the model would sample to say `message`, with guards, through its closing token."""
+        opened = self._template.render((_USER,), reply=True, cut=cut)
+        return _behind(opened, self._closed((_USER, message), cut))
 
     def _suffix_ids(self, results: Sequence[ToolResult]) -> list[int]:
-        return self._template.ids(self._exchange(results), reply=True, after=lambda text: self._suffix(text, results))
+        return self._template.ids(lambda cut: self._suffix(results, cut))
 
-    def _suffix(self, rendered: str, results: Sequence[ToolResult]) -> str:
-        """What stands behind the closing token of a turn with calls, in a rendering of `_exchange`."""
-        return self._behind(self._stem(tuple(r.name for r in results)), rendered)
+    def _suffix(self, results: Sequence[ToolResult], cut: Cut) -> str:
+        """What stands behind the closing token of a turn whose calls came to `results`, with guards."""
+        exchange = self._exchange(results)
+        return _behind(self._stem(exchange[1], cut), self._template.render(exchange, reply=True, cut=cut))
+
+    def _closed(self, messages: Sequence[Message], cut: Cut) -> str:
+        return self._template.closed(self._template.render(messages, reply=False, cut=cut))
 
     def _exchange(self, results: Sequence[ToolResult]) -> list[Message]:
         """The shortest conversation in which these results come up."""
@@ -219,15 +221,6 @@ class Chat:
             for k, r in enumerate(results)
         ]
         return [_USER, called, *tools]
-
-    def _render_stem(self, names: tuple[str, ...]) -> str:
-        called = _calling(names if self._parallel else names[:1])
-        return self._template.closed(self._template.render((_USER, called), reply=False))
-
-    def _behind(self, stem: str, text: str) -> str:
-        if not text.startswith(stem):
-            raise Unfit("it renders earlier turns anew when a conversation goes on")
-        return text[len(stem) :]
 
     def _renders_parallel_calls(self) -> bool:
         try:
@@ -341,13 +334,12 @@ def _dated(source: str, today: date) -> str:
 
 def _training_template(source: str) -> str | None:
     """TRL's variant of a known template that renders every turn as it was first rendered, if it has one."""
-    from importlib.resources import files
-
-    folder = files("trl") / "chat_templates"
-    for original in folder.iterdir():
-        if original.name.endswith(".jinja") and original.read_text(encoding="utf-8") == source:
-            variant = folder / original.name.replace(".jinja", "_training.jinja")
-            return variant.read_text(encoding="utf-8") if variant.is_file() else None
+    trl = find_spec("trl")
+    for folder in trl.submodule_search_locations or () if trl else ():
+        for variant in Path(folder, "chat_templates").glob("*_training.jinja"):
+            original = variant.with_name(variant.name.replace("_training", ""))
+            if original.is_file() and original.read_text(encoding="utf-8") == source:
+                return variant.read_text(encoding="utf-8")
     return None
 
 
@@ -356,6 +348,12 @@ def _refusal(name: str, reason: Unfit) -> str:
         f"the chat template of {name} can't be used for training over several turns: {reason}. "
         f"Give a template that appends to what it rendered before, or take another model"
     )
+
+
+def _behind(stem: str, text: str) -> str:
+    if not text.startswith(stem):
+        raise Unfit("it renders earlier turns anew when a conversation goes on")
+    return text[len(stem) :]
 
 
 def _untyped(arguments: str) -> Any:

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = _parser().parse_args(argv)
+    _quiet()
     try:
         code: int = arguments.run(arguments)
         return code
@@ -33,13 +35,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        print(f"rft: no space left on the device of {error.filename or 'the run'}: make room, then --resume", file=sys.stderr)
+        print(
+            f"rft: no space left on the device of {error.filename or 'the run'}: make room, then --resume",
+            file=sys.stderr,
+        )
         return BAD_INPUT
     except EngineError as error:
         print(f"rft: {error}", file=sys.stderr)
         return BROKEN
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _quiet() -> None:
+    """Keep the libraries' progress bars and notices to developers off the screen."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    for name in ("TRL_EXPERIMENTAL_SILENCE", "HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_NO_ADVISORY_WARNINGS"):
+        os.environ.setdefault(name, "1")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,7 +93,9 @@ def _config(parser: argparse.ArgumentParser, default: Path | None = None) -> Non
         parser.add_argument("config", type=Path, help="a YAML file, or a run directory")
     else:
         parser.add_argument("--config", type=Path, default=default)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, as in trainer.max_steps=3")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings to change, as in trainer.max_steps=3"
+    )
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -125,22 +139,23 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _eval(arguments: argparse.Namespace) -> int:
-    from rl.measure import measure
+    from rl.measure import load_run, measure
     from rl.report import details
     from rl.watch import Screen
 
     console = Console()
     with Screen(console) as screen:
-        reports = measure(load(arguments.config, *arguments.overrides), screen)
+        reports = measure(load_run(arguments.config, *arguments.overrides), screen)
     console.print(details(reports))
     _write_json(arguments.json, {name: report.as_dict() for name, report in reports.items()})
     return OK
 
 
 def _play(arguments: argparse.Namespace) -> int:
+    from rl.measure import load_run
     from rl.stage import play
 
-    config = load(arguments.config, *arguments.overrides)
+    config = load_run(arguments.config, *arguments.overrides)
     play(config, Console(), policy=arguments.policy, index=arguments.task, url=arguments.url, greedy=arguments.greedy)
     return OK
 
@@ -168,3 +183,7 @@ def _unused(directory: Path) -> Path:
 def _write_json(file: Path | None, value: Any) -> None:
     if file is not None:
         file.write_text(json.dumps(value, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -107,6 +107,11 @@ class Session:
         )
         return EnginePolicy(self.engine, self.chat, sampling, seed=seed)
 
+    def serve_adapter(self) -> None:
+        """Have the engine answer with the adapter that the config names, if it names one."""
+        if self.config.adapter is not None:
+            self.loop.run(self.engine.load(self.config.adapter, 1))
+
     def play(
         self,
         tasks: Sequence[Task],
@@ -146,10 +151,13 @@ async def _open_engine(config: Config, model: str) -> Engine:
     from rl.engines.vllm import VllmEngine
     from rl.trainers.settings import LORA_DEFAULTS
 
+    arguments = engine.arguments
+    if "max_model_len" in arguments:
+        common["max_model_len"] = arguments.pop("max_model_len")
     return await VllmEngine.open(
         **common,
         lora=LORA_DEFAULTS | config.lora,
         handover=engine.handover,
         deterministic=config.deterministic,
-        engine_args=engine.arguments,
+        engine_args=arguments,
     )

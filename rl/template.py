@@ -4,6 +4,9 @@ Text from outside (users, tools, schemas) may contain `<|im_start|>` or `<tool_c
 string of an added token occurs in it, a guard character is put after the first letter before the template sees
 it; the rendering is then encoded guard by guard. Text without such strings is encoded exactly as
 `apply_chat_template` would, and a template that trims or JSON-escapes what it is given does so as usual.
+
+transformers has `sanitize_control_tokens` for the same danger. It knows only the tokens a template names, leaves
+the keys of tool schemas, and encodes whole conversations; here the part behind a turn is needed alone.
 """
 
 from __future__ import annotations
@@ -13,7 +16,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 from pydantic import create_model
 
 from envs.environment import ToolSpec
@@ -22,6 +24,8 @@ from envs.types import Message, ToolCall
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+Cut = Callable[[str], str]
+"""Puts guards into text from outside."""
 GUARD = "\ufdd0"
 """Parts what must not become one token. A code point that Unicode keeps for uses like this one."""
 SLOT = "\ufdd1"
@@ -65,13 +69,15 @@ class Template:
         tools: Sequence[ToolSpec] = (),
         *,
         reply: bool,
-        cut: Callable[[str], str] | None = None,
+        cut: Cut | None = None,
     ) -> str:
         """The conversation as text with guards; with `reply`, up to where the model's turn begins.
 
         Raises:
             Unfit: the template refuses these messages.
         """
+        from jinja2 import TemplateError  # comes with transformers, which playing against a server does not need
+
         cut = cut or self.guarded
         slots: list[str] = []
         rows = self._rows(messages, cut, slots)
@@ -85,25 +91,18 @@ class Template:
                 tokenize=False,
                 **self.kwargs,
             )
-        except (jinja2.TemplateError, TypeError) as error:
+        except (TemplateError, TypeError) as error:
             raise Unfit(f"it fails with {type(error).__name__}: {error}") from error
         return _SLOT.sub(lambda match: slots[int(match[1])], str(text))
 
-    def ids(
-        self,
-        messages: Sequence[Message],
-        tools: Sequence[ToolSpec] = (),
-        *,
-        reply: bool,
-        after: Callable[[str], str] = lambda text: text,
-    ) -> list[int]:
-        """The ids of what `after` leaves of the rendering.
+    def ids(self, rendered: Callable[[Cut], str]) -> list[int]:
+        """The ids of what is rendered with a way to cut text from outside: the mildest that is safe.
 
         Raises:
-            Unfit: text from outside can't be kept from becoming a control token.
+            Unfit: none is.
         """
         for cut in (self.guarded, _apart):
-            ids = self.encode(after(self.render(messages, tools, reply=reply, cut=cut)))
+            ids = self.encode(rendered(cut))
             if ids is not None:
                 return ids
         raise Unfit("text from outside becomes control tokens, even letter by letter")
@@ -133,7 +132,7 @@ class Template:
             raise Unfit("an assistant message does not end in a token of its own")
         return text[:end]
 
-    def _rows(self, messages: Sequence[Message], cut: Callable[[str], str], slots: list[str]) -> list[dict[str, Any]]:
+    def _rows(self, messages: Sequence[Message], cut: Cut, slots: list[str]) -> list[dict[str, Any]]:
         names = {call.id: cut(call.name) for message in messages for call in message.tool_calls}
         rows = []
         for message in messages:
@@ -149,7 +148,7 @@ class Template:
             rows.append(row)
         return rows
 
-    def _arguments_style(self) -> Callable[[str, Callable[[str], str], list[str]], Any]:
+    def _arguments_style(self) -> Callable[[str, Cut, list[str]], Any]:
         """Find the form in which the template takes arguments: the first one whose words come out."""
         call = ToolCall(id="call_0_0", name="probe_name", arguments='{"probe_key": "probe_value"}')
         messages = (Message(role="user", content="probe"), Message(role="assistant", tool_calls=(call,)))
@@ -195,16 +194,16 @@ def _apart(text: str) -> str:
     return GUARD.join(clean(text))
 
 
-def _as_slot(arguments: str, cut: Callable[[str], str], slots: list[str]) -> Any:
+def _as_slot(arguments: str, cut: Cut, slots: list[str]) -> Any:
     slots.append(cut(arguments))
     return {SLOT: len(slots) - 1}
 
 
-def _as_text_slot(arguments: str, cut: Callable[[str], str], slots: list[str]) -> Any:
+def _as_text_slot(arguments: str, cut: Cut, slots: list[str]) -> Any:
     return json.dumps(_as_slot(arguments, cut, slots), ensure_ascii=False)
 
 
-def _as_items(arguments: str, cut: Callable[[str], str], slots: list[str]) -> Any:
+def _as_items(arguments: str, cut: Cut, slots: list[str]) -> Any:
     try:
         items = json.loads(arguments)
     except ValueError:
@@ -214,7 +213,7 @@ def _as_items(arguments: str, cut: Callable[[str], str], slots: list[str]) -> An
     return _each_text(items, cut)
 
 
-def _each_text(value: Any, cut: Callable[[str], str]) -> Any:
+def _each_text(value: Any, cut: Cut) -> Any:
     if isinstance(value, str):
         return cut(value)
     if isinstance(value, Mapping):

@@ -1,24 +1,31 @@
 """The embedded policy: a small model made on the spot, so that agentic training can be seen on a CPU.
 
 Nothing is downloaded. The tokenizer is trained on desk episodes, so that a whole episode takes about
-150 tokens; the model has the Qwen3 architecture and well under a million parameters. What `make`
+150 tokens; the model has the Qwen3 architecture and well under a million parameters; careless
+demonstrations teach it every step of the job, and bad habits for a reward to take away. What `make`
 leaves behind is an ordinary model directory that transformers and vLLM load like any other.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from envs.desk import Desk, Noise, demonstration
+from envs.desk import SYSTEM, Desk, Noise, demonstration
+from envs.errors import InputError
 from envs.types import Completion, Episode, Message, Stop, Task, Turn
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM, TrainerCallback
 
 SPECIAL = (
     "<|endoftext|>",
@@ -32,7 +39,7 @@ SPECIAL = (
 
 PIECES = r"\p{N}|\n|[^\p{N}\n,.]+[,.]?|[,.]"
 """What the tokenizer may merge within: digits stay single, so that numbers can be copied, and text is
-cut only at commas, full stops and newlines, so that the JSON around a tool call is one or two tokens."""
+cut only at commas, full stops and newlines, so that the JSON around a number is one or two tokens."""
 
 TEMPLATE = """\
 {%- for message in messages -%}
@@ -55,10 +62,13 @@ TEMPLATE = """\
 """ChatML with Hermes tool calls. Tool schemas are not shown: the tools are few, and the warm start
 teaches them at no cost in context."""
 
+CONTEXT = 4096
+"""Tokens; an episode of twenty orders takes about 1500."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """The size of a Qwen3 model with tied embeddings."""
+    """The size of a Qwen3 model with tied embeddings. The defaults come to 0.68M parameters."""
 
     hidden: int = 128
     layers: int = 4
@@ -68,17 +78,119 @@ class Shape:
     intermediate: int = 256
 
 
-def tokenizer(vocabulary: int = 1024) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer trained on desk demonstrations; it can write any text.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything that determines a tiny policy. The defaults are what the demo runs."""
 
-    The same in every process. The vocabulary stays below its limit when there is nothing left to merge.
+    seed: int = 0
+    shape: Shape = field(default_factory=Shape)
+    orders: tuple[int, int] = (1, 2)
+    """Fewest and most orders of a demonstration. What a policy never saw here it won't do at all."""
+    noise: Noise = field(default_factory=Noise)
+    demonstrations: int = 1440
+    steps: int = 360
+    batch: int = 8
+    """Episodes a step."""
+    learning_rate: float = 4e-3
+    context_share: float = 0.1
+    """Of prompt and tool-result tokens, how many carry loss too: it brings copying about sooner."""
+    averaged: float = 0.25
+    """The share of steps, at the end, whose weights are averaged: it evens out the last batches' habits."""
+
+    @property
+    def digest(self) -> str:
+        """A hash of all that the result depends on, 16 hex digits."""
+        body = json.dumps([asdict(self), SPECIAL, PIECES, TEMPLATE, SYSTEM], sort_keys=True)
+        return hashlib.sha256(body.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A tiny policy on disk, and what it took to make it."""
+
+    directory: Path
+    parameters: int
+    vocabulary: int
+    steps: int
+    loss: float
+    """Mean over the last steps, natural log, per token with loss."""
+    seconds: float
+    """When it was made: demonstrations, tokenizer and training."""
+    reused: bool = False
+    """True if it was found on disk."""
+
+
+Progress = Callable[[int, int, float], None]
+"""Told the step, the steps in all, and the latest loss (nan before the first)."""
+
+
+def make(directory: Path | str, recipe: Recipe | None = None, *, progress: Progress | None = None) -> Made:
+    """Make the policy of a recipe in `directory`, or find it there.
+
+    Nothing is left in `directory` unless all of it could be made.
+
+    Raises:
+        InputError: the directory holds something else.
+    """
+    recipe = recipe or Recipe()
+    directory = Path(directory)
+    found = _found(directory, recipe)
+    if found is not None:
+        return found
+    import torch
+
+    from rl.chat import Chat
+    from rl.trainers.sft import rows_of
+
+    started = time.perf_counter()
+    episodes = demonstrations(recipe.demonstrations, orders=recipe.orders, noise=recipe.noise, seed=recipe.seed)
+    words = tokenizer()
+    rows = rows_of(episodes, Chat(words), ())  # no tools: the template would not show them
+    torch.manual_seed(recipe.seed)
+    network = model(words, recipe.shape)
+    loss = _warm_start(network, words, rows, recipe, progress)
+    made = Made(
+        directory=directory,
+        parameters=network.num_parameters(),
+        vocabulary=len(words),
+        steps=recipe.steps,
+        loss=loss,
+        seconds=time.perf_counter() - started,
+    )
+    record = {"digest": recipe.digest, "recipe": asdict(recipe), "made": asdict(made) | {"directory": None}}
+    _save(directory, network, words, record)
+    return made
+
+
+def random_model(directory: Path | str, *, seed: int = 0, shape: Shape | None = None) -> Path:
+    """A model that learned nothing, with the same tokenizer and template, in `directory`.
+
+    Raises:
+        InputError: the directory is there and not empty.
+    """
+    import torch
+
+    directory = Path(directory)
+    if directory.exists() and any(directory.iterdir()):
+        raise InputError(f"{directory} is not empty: name another directory, or remove it")
+    torch.manual_seed(seed)
+    words = tokenizer()
+    _save(directory, model(words, shape or Shape()), words, {"seed": seed})
+    return directory
+
+
+def tokenizer(vocabulary: int = 1024) -> PreTrainedTokenizerBase:
+    """A byte-level BPE tokenizer trained on desk episodes; it can write any text.
+
+    The same in every process. It ends up below `vocabulary`, when there is nothing left to merge.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE())
     cut = pre_tokenizers.Split(Regex(PIECES), "isolated")
-    bpe.pre_tokenizer = pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([cut, as_bytes])
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
@@ -88,7 +200,7 @@ def tokenizer(vocabulary: int = 1024) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     bpe.train_from_iterator(_corpus(demonstrations(1000)), trainer)
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=bpe,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
@@ -98,9 +210,33 @@ def tokenizer(vocabulary: int = 1024) -> PreTrainedTokenizerFast:
     )
 
 
-def demonstrations(count: int, *, orders: Sequence[int] = (1, 3), noise: Noise | None = None, seed: int = 0) -> list[Episode]:
+def model(words: PreTrainedTokenizerBase, shape: Shape) -> Qwen3ForCausalLM:
+    """A Qwen3 model for this tokenizer in float32, with weights drawn from torch's current seed."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    return Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(words),
+            hidden_size=shape.hidden,
+            intermediate_size=shape.intermediate,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.kv_heads,
+            head_dim=shape.head_dim,
+            max_position_embeddings=CONTEXT,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=words.eos_token_id,
+            pad_token_id=words.pad_token_id,
+        )
+    )
+
+
+def demonstrations(
+    count: int, *, orders: Sequence[int] = (1, 3), noise: Noise | None = None, seed: int = 0
+) -> list[Episode]:
     """Scripted desk episodes, played for real: what the tools answered is in them."""
-    rng = random.Random(f"tiny/{seed}")
+    rng = random.Random(f"demonstrations/{seed}")
     tasks = Desk.tasks("demonstrations", orders=orders, count=count)
     scripts = [demonstration(task, rng, noise or Noise()) for task in tasks]
 
@@ -125,5 +261,117 @@ def _corpus(episodes: Iterable[Episode]) -> Iterator[str]:
                 yield f'{{"name": "{call.name}", "arguments": {call.arguments}}}'
 
 
-CONTEXT = 4096
-"""Tokens; a twenty-order episode takes about 1500."""
+def _warm_start(
+    network: Qwen3ForCausalLM,
+    words: PreTrainedTokenizerBase,
+    rows: Sequence[Any],
+    recipe: Recipe,
+    progress: Progress | None,
+) -> float:
+    """Train in place; the loss of the last steps."""
+    from rl.muon import MuonAdam
+    from rl.trainers.sft import finetune, settings
+
+    decay = round(0.4 * recipe.steps)
+    warmup = min(50, recipe.steps // 4)
+    fields = {
+        "max_steps": recipe.steps,
+        "per_device_train_batch_size": recipe.batch,
+        "learning_rate": recipe.learning_rate,
+        "lr_scheduler_type": "warmup_stable_decay",
+        "lr_scheduler_kwargs": {"num_decay_steps": decay, "decay_type": "linear", "min_lr_ratio": 0.02},
+        "warmup_steps": warmup,
+        "max_grad_norm": 1.0,
+        "train_sampling_strategy": "group_by_length",
+        "seed": recipe.seed,
+        "logging_steps": min(10, recipe.steps),
+        "save_strategy": "no",
+        "use_cpu": True,
+        "bf16": False,
+        "activation_checkpointing": False,
+        "disable_tqdm": True,
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = finetune(
+            network,
+            words,
+            rows,
+            settings(scratch, fields),
+            context_share=recipe.context_share,
+            optimizer=MuonAdam(network, lr=recipe.learning_rate),
+            callbacks=[_watcher(recipe, progress)],
+        )
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return float(losses[-1])
+
+
+def _watcher(recipe: Recipe, progress: Progress | None) -> TrainerCallback:
+    """Reports progress, and averages the weights of the last steps into the model."""
+    import torch
+    from transformers import TrainerCallback
+
+    first = recipe.steps - max(1, round(recipe.averaged * recipe.steps))
+
+    class Watcher(TrainerCallback):
+        loss = float("nan")
+        mean: tuple[torch.Tensor, ...] = ()
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            self.loss = (logs or {}).get("loss", self.loss)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+            weights = tuple(model.parameters())
+            done = state.global_step
+            if done == first + 1:
+                self.mean = tuple(weight.detach().clone() for weight in weights)
+            elif self.mean:
+                for mean, weight in zip(self.mean, weights, strict=True):
+                    mean.lerp_(weight.detach(), 1 / (done - first))
+            if progress is not None:
+                progress(done, recipe.steps, self.loss)
+
+        def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+            with torch.no_grad():
+                for weight, mean in zip(model.parameters(), self.mean, strict=True):
+                    weight.copy_(mean)
+
+    return Watcher()
+
+
+def _found(directory: Path, recipe: Recipe) -> Made | None:
+    """The policy of this recipe, if it is there.
+
+    Raises:
+        InputError: something else is there.
+    """
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return None
+    try:
+        record = json.loads((directory / RECORD).read_text())
+        if record["digest"] == recipe.digest:
+            return Made(**record["made"] | {"directory": directory, "reused": True})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{directory} holds no tiny policy ({error}): name another directory, or remove it") from error
+    raise InputError(
+        f"{directory} holds a tiny policy of another recipe: name another directory, or remove it "
+        f"(its recipe is in {RECORD})"
+    )
+
+
+def _save(directory: Path, network: Qwen3ForCausalLM, words: PreTrainedTokenizerBase, record: dict[str, Any]) -> None:
+    """Write all of it beside `directory`, then move it there in one step."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        network.save_pretrained(beside)
+        words.save_pretrained(beside)
+        (beside / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+        beside.chmod(0o755)
+        beside.rename(directory)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+RECORD = "tiny.json"
+"""Beside the weights: the recipe, its digest, and what making it took."""

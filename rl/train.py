@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from pydantic import TypeAdapter, ValidationError
 from transformers import set_seed
 
 from envs.errors import InputError
 from rl import checkpoint, session, tiny
 from rl.collect import Collected, Collector
-from rl.config import Config
+from rl.config import Config, nearest
 from rl.evaluate import Report, summarise
 from rl.feed import Feed
 from rl.records import Run
@@ -29,6 +30,9 @@ from rl.watch import Watcher
 
 ADAPTER = "adapter"
 """Where, in the run directory, the trained adapter lies."""
+
+BASE = "base"
+"""And the embedded policy that it adapts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +58,7 @@ class Training:
         self.run = self._open_run(resume)
         self.start = checkpoint.newest(config.output_dir) if resume else None
         self.limit, self.args.save_total_limit = self.args.save_total_limit, None
-        self.model = model_path(config, self.process, watcher)
+        self.model, self.warm_start_seconds = model_path(config, self.process, watcher)
         self.session = Session(config, self.model)
         self.trainer = self._trainer()
 
@@ -64,7 +68,9 @@ class Training:
             self.process.wait_for_everyone()
             run = Run.resume(path, rank=self.rank)
             if run.config != resolved(self.config):
-                raise InputError(f"{path} was made with another config; resume with {path}/config.json, or name another")
+                raise InputError(
+                    f"{path} was made with another config; resume with {path}/config.json, or name another"
+                )
         else:
             run = Run.create(path, resolved(self.config))
         if not self.rank:
@@ -143,7 +149,9 @@ class Training:
         )
         report = summarise(played)
         if not self.rank:
-            self.run.evaluated(f"{label}/{'greedy' if greedy else 'sampled'}", self.trainer.state.global_step, report, played)
+            self.run.evaluated(
+                f"{label}/{'greedy' if greedy else 'sampled'}", self.trainer.state.global_step, report, played
+            )
         return report
 
     def close(self) -> None:
@@ -156,18 +164,12 @@ class Training:
         size = self.args.num_generations
         self.watcher.phase(f"step {step + 1}", rows)
         seed = self.config.seed if self.config.deterministic else None
-        collected = self.session.loop.run(
-            self.collector.collect(self.session.policy(seed=seed), step, rows // size)
-        )
+        collected = self.session.loop.run(self.collector.collect(self.session.policy(seed=seed), step, rows // size))
         self.run.flush()
         self._observe(collected)
         filler = self.session.tokenizer.pad_token_id
         credit = self.config.credit
-        return [
-            sample
-            for group in collected.groups
-            for sample in samples(group, credit.name, credit.options, filler)
-        ]
+        return [sample for group in collected.groups for sample in samples(group, credit.name, credit.options, filler)]
 
     def _hand_over(self) -> None:
         """Give the engine the adapter in training, unless it has it."""
@@ -200,9 +202,10 @@ class Training:
         self._metric("rollout/flat_groups", sum(not group.informative for group in collected.groups))
         self._metric("rollout/broken", report.broken)
         self._metric("rollout/unscored", report.unscored)
-        for name, value in (("success", report.success and report.success.mean), ("turns", report.turns)):
-            if value is not None:
-                self._metric(name, value)
+        if report.success is not None:
+            self._metric("success", report.success.mean)
+        if report.turns is not None:
+            self._metric("turns", report.turns)
 
     def _metric(self, name: str, value: float) -> None:
         self.trainer._metrics["train"][name].append(float(value))
@@ -218,20 +221,35 @@ def resolved(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
-def model_path(config: Config, process: PartialState, watcher: Watcher) -> str:
-    """Where the base model is; the embedded one is made first, by the main process."""
+def model_path(config: Config, process: PartialState, watcher: Watcher) -> tuple[str, float]:
+    """Where the base model is, and the seconds it took to make the embedded one, if it is that."""
     if config.model != "tiny":
-        return config.model
-    directory = config.output_dir / "base"
+        return config.model, 0.0
+    recipe = tiny_recipe(config)
+    directory = config.output_dir / BASE
+    seconds = 0.0
     if process.is_main_process:
-        tiny.make(directory, seed=config.seed, **config.tiny)
+        watcher.phase("warm start", recipe.steps)
+        seconds = tiny.make(directory, recipe, progress=lambda step, *_: watcher.advance()).seconds
     process.wait_for_everyone()
-    return str(directory)
+    return str(directory), seconds
+
+
+def tiny_recipe(config: Config) -> tiny.Recipe:
+    """How the embedded policy is made, as the section `tiny` says.
+
+    Raises:
+        InputError: a key that a recipe does not have, or a wrong type.
+    """
+    try:
+        return TypeAdapter(tiny.Recipe).validate_python({"seed": config.seed} | config.tiny)
+    except ValidationError as error:
+        item = error.errors()[0]
+        key = ".".join(map(str, item["loc"]))
+        raise InputError(f"tiny.{key}: {item['msg']}{nearest(key, tiny.Recipe.__dataclass_fields__)}") from error
 
 
 def _on_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
-
-

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from envs.errors import InputError
 from rl.samples import Sample
+from rl.trainers import head
 
 Rollout = Callable[[int, int], Sequence[Sample]]
 """(step, number of rows) -> the rows of whole groups, in order."""
@@ -63,6 +64,8 @@ class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             if "arget modules" in str(error):
                 raise InputError(f"lora.target_modules: {error}") from error
             raise
+        self.remove_callback(PrinterCallback)
+        head.attach(self.accelerator.unwrap_model(self.model).get_base_model(), self.temperature)
 
     def export(self, directory: Path) -> None:
         """Write the adapter in training as PEFT does. A collective where the weights are sharded."""
@@ -99,13 +102,30 @@ class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         finally:
             self._batch = None
 
-    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
-        if self._batch is not None and self.args.vllm_importance_sampling_correction:
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: torch.nn.Module,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        if self._batch is None:
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+            )
+        mask = self._batch["completion_mask"] * self._batch["tool_mask"]
+        labels = torch.full_like(input_ids, -100)
+        labels[:, -logits_to_keep:] = input_ids[:, -logits_to_keep:].masked_fill(mask == 0, -100)
+        with self.accelerator.autocast():
+            scored = model(input_ids=input_ids, attention_mask=attention_mask, sampled_labels=labels)
+        logps, entropy = (x[:, -logits_to_keep:] for x in scored)
+        if self.args.vllm_importance_sampling_correction:
             # TRL reads `advantages` after this call, and its losses are linear in them: weighting them here
             # is its own `token_truncate`, without the extra forward that it spends on the old logprobs.
-            self._correct(self._batch, result[0].detach())
-        return result
+            self._correct(self._batch, logps.detach())
+        return logps, entropy, None
 
     def _correct(self, batch: dict[str, Any], logps: torch.Tensor) -> None:
         """Multiply the advantages by min(pi_old / pi_sampler, cap), token by token."""

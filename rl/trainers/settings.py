@@ -44,6 +44,7 @@ IGNORED = {
     "shuffle_dataset": "tasks are dealt by LocalRFT's feed, seeded",
     "num_generations_eval": "see evaluate.samples",
     "remove_unused_columns": "the rows have no columns",
+    "router_aux_loss_coef": "the load-balancing loss of mixture-of-experts models is not computed",
 }
 """GRPOConfig fields that would have no effect here, and why. Setting one is an error."""
 
@@ -53,6 +54,7 @@ DEFAULTS: dict[str, Any] = {
     "vllm_importance_sampling_clip_max": 2.0,
     "logging_steps": 1,
     "weight_decay": 0.0,
+    "disable_tqdm": True,
 }
 """Where a value that was run differs from TRL's default."""
 
@@ -84,6 +86,7 @@ def grpo_config(config: Config, output_dir: Path) -> GRPOConfig:
         "temperature": config.rollout.temperature,
         "scale_rewards": "none",
         "remove_unused_columns": False,
+        "router_aux_loss_coef": 0.0,
         "shuffle_dataset": False,
     }
     if config.rollout.temperature == 0:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from envs import InputError
-from envs.arithmetic import Arithmetic, expert
+from envs.arithmetic import Arithmetic
 
 SPLITS = ("train", "validation", "test")
 
@@ -16,7 +16,7 @@ SPLITS = ("train", "validation", "test")
 def test_the_expert_gets_every_answer_from_the_tools(steps):
     async def play(task):
         env = Arithmetic(task)
-        *calls, last = expert(task)
+        *calls, last = Arithmetic.expert(task)
         results = [result for message in calls for result in await env.step(message)]
         return results, last
 

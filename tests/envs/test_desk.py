@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from envs.desk import ANSWER, COUNTS, Desk, Noise, calling, demonstration, due_calls, expert, split_of
+from envs.desk import ANSWER, COUNTS, Desk, Noise, calling, demonstration, due_calls, split_of
 from envs.errors import InputError
 from envs.types import Message, Task, ToolCall, ToolResult
 
@@ -39,11 +39,11 @@ def one(**want: Any) -> Task:
 @pytest.mark.parametrize("difficulty", ["easy", "standard", "hard"])
 def test_the_expert_solves_every_task(split: str, difficulty: Any) -> None:
     for task in Desk.tasks(split, orders=(1, 4), difficulty=difficulty, count=60):
-        state, results = play(task, expert(task))
+        state, results = play(task, Desk.expert(task))
         assert solved(state), task
         assert all(result.fault is None for result in results)
         assert all(step["progress"] and not step["repeat"] for step in state["steps"])
-        assert expert(task)[-1] == Message(role="assistant", content=ANSWER)
+        assert Desk.expert(task)[-1] == Message(role="assistant", content=ANSWER)
 
 
 def test_doing_nothing_solves_nothing() -> None:
@@ -104,7 +104,7 @@ def test_hard_policies_are_to_be_compared_with_the_total() -> None:
     for task in Desk.tasks("train", orders=(1, 1), difficulty="hard", count=200):
         request = task.item["requests"][0]
         if request["action"] == "refund":
-            _, results = play(task, expert(task))
+            _, results = play(task, Desk.expert(task))
             allowed = int(json.loads(results[1].content)["allowed"].removeprefix("up to "))
             total = json.loads(results[0].content)["total"]
             assert (request["due"] == "refund") == (total <= allowed)
@@ -152,7 +152,7 @@ def test_checking_another_action_is_no_check() -> None:
 
 def test_a_second_refund_pays_twice() -> None:
     task = one(due="refund")
-    messages = expert(task)
+    messages = Desk.expert(task)
     state, _ = play(task, [*messages[:3], messages[2]])
     (order,) = state["database"].values()
     assert order["refunded"] == 2 * order["total"]
@@ -204,7 +204,7 @@ def test_calls_of_one_turn_run_in_order_and_keep_their_ids() -> None:
 
 def test_one_task_can_be_played_many_times() -> None:
     task = one(due="refund")
-    assert all(solved(play(task, expert(task))[0]) for _ in range(3))
+    assert all(solved(play(task, Desk.expert(task))[0]) for _ in range(3))
 
 
 def test_calls_that_cannot_be_executed_leave_no_step() -> None:
@@ -218,7 +218,7 @@ def test_calls_that_cannot_be_executed_leave_no_step() -> None:
 def test_demonstrations_without_noise_are_the_experts() -> None:
     quiet = Noise(skip=0, defy=0, stop=0, slip=0, repeat=0)
     for task in Desk.tasks("demonstrations", orders=(1, 3), count=50):
-        assert demonstration(task, random.Random(0), quiet) == expert(task)
+        assert demonstration(task, random.Random(0), quiet) == Desk.expert(task)
 
 
 def test_about_four_demonstrations_in_ten_succeed() -> None:
@@ -229,5 +229,5 @@ def test_about_four_demonstrations_in_ten_succeed() -> None:
 
 
 def test_the_state_is_json() -> None:
-    state, _ = play(*(lambda task: (task, expert(task)))(one(due="refund")))
+    state, _ = play(*(lambda task: (task, Desk.expert(task)))(one(due="refund")))
     assert json.loads(json.dumps(state)) == state

@@ -279,6 +279,29 @@ def test_cancelling_a_step_cancels_its_calls_and_is_no_fault():
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("name", ["spins", "sleeps"])
+def test_a_call_cancelled_from_outside_is_cancelled(name):
+    class Endless(Environment):
+        @tool
+        def spins(self) -> str:
+            while True:
+                pass
+
+        @tool
+        async def sleeps(self) -> str:
+            await asyncio.sleep(60)
+            return "late"
+
+    async def run():
+        calling = asyncio.create_task(Endless(TASK).call(call(name)))
+        await asyncio.sleep(0.01)
+        calling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+
+    asyncio.run(run())
+
+
 def test_an_episode_cancelled_from_outside_stops_a_spinning_tool():
     class Spinner(Environment):
         @tool

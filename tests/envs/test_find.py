@@ -1,5 +1,7 @@
 """Environments by name."""
 
+import sys
+
 import pytest
 
 from envs import ENVS, InputError, find
@@ -20,6 +22,7 @@ def test_every_environment_has_tools_that_can_be_shown_and_tasks_in_each_split()
 def test_an_environment_of_ones_own_is_found_in_the_working_directory(tmp_path, monkeypatch):
     (tmp_path / "my_own_desk.py").write_text("from envs import Environment\nclass Mine(Environment): pass\nx = 1\n")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
     assert find("my_own_desk:Mine").name == "mine"
     with pytest.raises(InputError, match="unknown attribute 'Mime'; did you mean 'Mine'"):
         find("my_own_desk:Mime")

@@ -30,10 +30,6 @@ def test_a_turn_without_calls_is_not_judged(played):
         assert function(played(state=state)).turns == ()
 
 
-def test_no_good_turn_is_worth_minus_zero(played):
-    assert str(valid_calls(played(calls=[["look"]])).turns[0]) == "0.0"
-
-
 def test_progress_pays_for_each_step_further(played):
     steps = [step(0, "look", progress=True), step(1, "look"), step(3, "refund", progress=True)]
     episode = played("Done.", calls=[["look", "look"], [("refund", {}, "denied"), "refund"]], state={"steps": steps})

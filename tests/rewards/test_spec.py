@@ -1,6 +1,7 @@
 """Rewards as configs write them."""
 
 import asyncio
+import sys
 import textwrap
 
 import pytest
@@ -96,6 +97,7 @@ def own(tmp_path, monkeypatch):
     """
     (tmp_path / "own_rewards.py").write_text(textwrap.dedent(code))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
 
 
 def test_rewards_of_ones_own_are_functions_makers_or_rewards(own, played):

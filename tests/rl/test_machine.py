@@ -21,7 +21,7 @@ def test_gpus_are_what_nvidia_smi_lists(tmp_path: Path, monkeypatch: pytest.Monk
     smi.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert machine.gpus() == ["NVIDIA H200, 143771 MiB"] * 2
-    smi.write_text("#!/bin/sh\nexit 9\n")
+    smi.write_text("#!/bin/sh\necho 'no driver'\nexit 9\n")
     assert machine.gpus() == []
 
 

@@ -108,6 +108,13 @@ def test_a_directory_that_holds_a_run_is_refused(path: Path) -> None:
     assert sorted((p.name, p.read_bytes()) for p in path.iterdir()) == before
 
 
+def test_records_without_a_config_are_not_written_over(path: Path) -> None:
+    Run.create(path, CONFIG).close()
+    (path / "config.json").unlink()
+    with pytest.raises(InputError, match="holds another run"):
+        Run.create(path, CONFIG)
+
+
 def test_what_is_no_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file; name a directory"):

@@ -95,12 +95,19 @@ def test_the_bootstrap_draws_whole_clusters() -> None:
     assert bootstrap([[0.0], [1.0]], seed=1) == bootstrap([[0.0], [1.0]], seed=1)
 
 
+def test_the_bootstrap_draws_as_many_clusters_as_there_are() -> None:
+    """Of two clusters, a quarter of all draws is twice the first: both ends are within 2.5 %."""
+    found = bootstrap([[0.0], [1.0]])
+    assert (found.low, found.high) == (0.0, 1.0)
+
+
 def test_the_bootstrap_takes_any_statistic() -> None:
     assert bootstrap([[1.0], [2.0], [3.0], [100.0]], iqm).mean == 2.5
 
 
 @pytest.mark.parametrize(
-    ("values", "expected"), [([3.0], 3.0), ([9.0, 1.0, 2.0, 3.0], 2.5), ([1, 2, 3, 4, 5, 6, 7, 99], 4.5)]
+    ("values", "expected"),
+    [([3.0], 3.0), ([9.0, 1.0, 2.0, 3.0], 2.5), ([1, 2, 3, 4, 5, 6, 7, 99], 4.5), ([0, 1, 2, 3, 10, 50], 4.0)],
 )
 def test_iqm_by_hand(values: list[float], expected: float) -> None:
     assert iqm(values) == expected

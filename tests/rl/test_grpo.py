@@ -1,0 +1,181 @@
+"""The GRPO step against a computation that shares no code with it."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.stack
+torch = pytest.importorskip("torch")
+
+from peft import LoraConfig  # noqa: E402
+from transformers import AutoTokenizer  # noqa: E402
+
+from envs.errors import InputError  # noqa: E402
+from rl import tiny  # noqa: E402
+from rl.chat import Row  # noqa: E402
+from rl.config import parse  # noqa: E402
+from rl.samples import Sample  # noqa: E402
+from rl.trainers.grpo import EpisodeGRPOTrainer, trimmed  # noqa: E402
+from rl.trainers.settings import grpo_config, lora_config  # noqa: E402
+
+CAP = 2.0
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny.random_model(tmp_path_factory.mktemp("grpo") / "base", seed=1))
+
+
+def settings(output_dir: Path, **trainer: Any) -> Any:
+    fields: dict[str, Any] = {
+        "max_steps": 2,
+        "num_generations": 4,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "gradient_checkpointing": False,
+        "save_strategy": "no",
+        "learning_rate": 1e-2,
+    }
+    tree: dict[str, Any] = {"model": "x", "env": {"use": "desk"}, "reward": {}, "output_dir": str(output_dir)}
+    return grpo_config(parse(tree | {"trainer": fields | trainer}), output_dir)
+
+
+def made_up(rng: random.Random, unscored: bool = False) -> Sample:
+    """An episode of three turns with tool results between, of a length of its own."""
+    prompt = tuple(rng.randrange(10, 700) for _ in range(rng.randint(3, 9)))
+    mask: list[int] = []
+    turns: list[int] = []
+    for turn in range(3):
+        spoken, heard = rng.randint(2, 12), rng.randint(1, 9)
+        mask += [1] * spoken + [0] * heard * (turn < 2)
+        turns += [turn] * spoken + [-1] * heard * (turn < 2)
+    credit = [rng.uniform(-2, 2) for _ in range(3)]
+    row = Row(
+        prompt_ids=prompt,
+        completion_ids=tuple(rng.randrange(10, 700) for _ in mask),
+        mask=tuple(0 if unscored else m for m in mask),
+        logprobs=tuple(rng.uniform(-9.0, -4.5) if m else 0.0 for m in mask),
+        turns=tuple(turns),
+    )
+    spread = tuple(0.0 if turn < 0 or unscored else credit[turn] for turn in turns)
+    return Sample(row=row, advantages=spread, reward=None if unscored else sum(credit))
+
+
+class Probe(EpisodeGRPOTrainer):
+    """Keeps each micro-batch's loss and gradient, and those of the independent computation."""
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
+        loss = super()._compute_loss(model, inputs)
+        base = self.accelerator.unwrap_model(model)
+        parameters = [p for p in base.parameters() if p.requires_grad]
+        expected = by_hand(base, inputs, self.beta, self.args.gradient_accumulation_steps)
+        pairs = [
+            torch.cat([g.flatten() for g in torch.autograd.grad(x, parameters, retain_graph=True)])
+            for x in (loss, expected)
+        ]
+        self.seen.append((loss.item(), expected.item(), *pairs))
+        return loss
+
+
+def by_hand(model: Any, batch: dict[str, Any], beta: float, accumulation: int) -> Any:
+    """DAPO's token mean over the window; clipped ratio; k3 KL; weights min(pi / sampler, cap) held constant."""
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
+    attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
+    width = batch["completion_ids"].shape[1]
+
+    def logprobs() -> Any:
+        logits = model(input_ids=ids, attention_mask=attention).logits[:, :-1].float()
+        return logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0][:, -width:]
+
+    now = logprobs()
+    with torch.no_grad(), model.disable_adapter():
+        reference = logprobs()
+    mask = (batch["completion_mask"] * batch["tool_mask"]).float()
+    weight = (now.detach() - batch["sampling_per_token_logps"]).exp().clamp(max=CAP)
+    ratio = (now - now.detach()).exp()
+    advantage = batch["advantages"] * weight
+    policy = -torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
+    kl = ((reference - now).exp() - (reference - now) - 1) * ratio
+    return ((policy + beta * kl) * mask).sum() / batch["num_items_in_batch"]
+
+
+def run(base: str, tmp_path: Path, seed: int, **trainer: Any) -> list[Any]:
+    rng = random.Random(seed)
+    probe = Probe(
+        model=base,
+        args=settings(tmp_path, **trainer),
+        tokenizer=AutoTokenizer.from_pretrained(base),
+        lora=lora_config({"r": 4}),
+        rollout=lambda step, rows: [made_up(rng, unscored=i == 2) for i in range(rows)],
+        tasks=16,
+    )
+    probe.seen = []
+    for name, parameter in probe.model.named_parameters():
+        if "lora_B" in name:  # zero at the start, which would make the policy its own reference
+            torch.nn.init.normal_(parameter, std=0.05, generator=torch.Generator().manual_seed(seed))
+    probe.train()
+    return list(probe.seen)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.05])
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_loss_and_gradient_equal_a_plain_computation(base: str, tmp_path: Path, beta: float, recomputed: bool) -> None:
+    seen = run(base, tmp_path, seed=3, beta=beta, gradient_checkpointing=recomputed)
+    assert len(seen) == 4
+    for loss, expected, gradient, expected_gradient in seen:
+        assert loss == pytest.approx(expected, abs=1e-5)
+        assert (gradient - expected_gradient).norm() < 1e-4 * expected_gradient.norm()
+        assert expected_gradient.norm() > 1e-3
+
+
+def test_padding_that_every_row_has_is_cut_and_nothing_else() -> None:
+    batch = {
+        "prompt_ids": torch.tensor([[0, 0, 5], [0, 6, 7]]),
+        "prompt_mask": torch.tensor([[0, 0, 1], [0, 1, 1]]),
+        "completion_ids": torch.tensor([[8, 9, 0, 0], [8, 0, 0, 0]]),
+        "completion_mask": torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0]]),
+        "advantages": torch.ones(2, 4),
+        "num_items_in_batch": torch.tensor(3),
+    }
+    cut = trimmed(batch)
+    assert cut["prompt_ids"].tolist() == [[0, 5], [6, 7]]
+    assert cut["completion_ids"].tolist() == [[8, 9], [8, 0]]
+    assert cut["advantages"].shape == (2, 2)
+    assert cut["num_items_in_batch"] == 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"learning_rat": 1}, "unknown key 'learning_rat'; did you mean 'learning_rate'"),
+        ({"use_vllm": True}, "trainer.use_vllm would have no effect"),
+        ({"vllm_gpu_memory_utilization": 0.5}, "go under engine"),
+        ({"temperature": 0.7}, "set it as 'rollout.temperature'"),
+        ({"num_generations": 3}, "num_generations"),
+        ({"per_device_train_batch_size": 6, "gradient_accumulation_steps": 2, "num_generations": 8}, "num_generations"),
+        ({"vllm_importance_sampling_mode": "sequence_mask"}, "token_truncate"),
+        ({"steps_per_generation": 4, "save_strategy": "steps", "save_steps": 3}, "save_steps"),
+    ],
+)
+def test_settings_that_can_not_be_are_refused(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        settings(tmp_path, **fields)
+
+
+def test_lora_settings_are_peft_s_own_and_a_target_must_match(base: str, tmp_path: Path) -> None:
+    assert isinstance(lora_config({"r": 2, "target_modules": ["q_proj"]}), LoraConfig)
+    with pytest.raises(InputError, match="did you mean 'lora_alpha'"):
+        lora_config({"lora_alfa": 2})
+    with pytest.raises(InputError, match=r"lora.target_modules.*nonsense"):
+        EpisodeGRPOTrainer(
+            model=base,
+            args=settings(tmp_path),
+            tokenizer=AutoTokenizer.from_pretrained(base),
+            lora=lora_config({"target_modules": ["nonsense"]}),
+            rollout=lambda step, rows: [],
+            tasks=1,
+        )
