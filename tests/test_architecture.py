@@ -22,10 +22,13 @@ HEAVY_FILES = (
     "rl/demo.py",
     "rl/engines/transformers.py",
     "rl/engines/vllm_worker.py",
+    "rl/measure.py",
+    "rl/muon.py",
     "rl/session.py",
     "rl/train.py",
     "rl/trainers/callbacks.py",
     "rl/trainers/grpo.py",
+    "rl/trainers/head.py",
     "rl/trainers/settings.py",
     "rl/trainers/sft.py",
 )
