@@ -33,10 +33,8 @@ SYSTEM = (
     "Escalate what the policy forbids. Say when you are done."
 )
 ANSWER = "Done."
-"""How a scripted episode ends; any answer would do."""
 
 MOST_ORDERS = 20
-"""In one task; order numbers of a split and two-digit policies must not run out."""
 
 Call = tuple[str, dict[str, Any]]
 """A tool and its arguments."""
@@ -97,10 +95,7 @@ class Desk(Environment):
     def expert(cls, task: Task) -> list[Message]:
         """The assistant messages of a perfect episode: a call a turn, then the answer."""
         calls = [call for request in task.item["requests"] for call in due_calls(task, request)]
-        return [
-            *map(calling, (f"call-{n}" for n in range(len(calls))), calls),
-            Message(role="assistant", content=ANSWER),
-        ]
+        return script(calls)
 
     @tool
     async def lookup_order(self, order_id: str) -> dict[str, Any]:
@@ -182,12 +177,8 @@ class Desk(Environment):
         database that were unchecked, forbidden, wrong or not asked for. `steps` holds one record per
         executed call.
         """
-        return {
-            "database": self._database,
-            "goal": self.task.item["goal"],
-            "violations": self._violations,
-            "steps": self._steps,
-        }
+        goal = self.task.item["goal"]
+        return {"database": self._database, "goal": goal, "violations": self._violations, "steps": self._steps}
 
     def _find(self, name: str, order: str) -> dict[str, Any]:
         if order not in self._database:
@@ -270,7 +261,7 @@ def demonstration(task: Task, rng: random.Random, noise: Noise = Noise()) -> lis
         if number and rng.random() < noise.stop:
             break
         calls += _careless(task, request, rng, noise)
-    return [*map(calling, (f"call-{n}" for n in range(len(calls))), calls), Message(role="assistant", content=ANSWER)]
+    return script(calls)
 
 
 def _careless(task: Task, request: Mapping[str, Any], rng: random.Random, noise: Noise) -> Iterator[Call]:
@@ -295,6 +286,12 @@ def _careless(task: Task, request: Mapping[str, Any], rng: random.Random, noise:
     if rng.random() < noise.slip:
         change = wanted if change == escalation else escalation
     yield change
+
+
+def script(calls: Sequence[Call]) -> list[Message]:
+    """Assistant messages: a call a turn, then the answer."""
+    turns = [calling(f"call-{number}", call) for number, call in enumerate(calls)]
+    return [*turns, Message(role="assistant", content=ANSWER)]
 
 
 def calling(id: str, call: Call) -> Message:
@@ -327,9 +324,7 @@ def _task(split: str, index: int, orders: tuple[int, int], difficulty: Difficult
     goal = copy.deepcopy(database)
     for request in requests:
         _apply(goal[request["order"]], request["due"], request["value"])
-    asked = " ".join(
-        rng.choice(ASKED[request["action"]]).format(order=request["order"], zip=request["zip"]) for request in requests
-    )
+    asked = " ".join(rng.choice(ASKED[request["action"]].split("|")).format_map(request) for request in requests)
     question = rng.choice(GREETINGS).format(name=rng.choice(NAMES)) + asked
     item: dict[str, Any] = {
         "index": index,
@@ -398,19 +393,8 @@ NAMES = ("Ana", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gus", "Hana", "Ivo", "Jun"
 ITEMS = ("lamp", "desk", "chair", "mug", "kettle", "radio", "clock", "scarf", "tent", "drill")
 GREETINGS = ("Hi, I am {name}. ", "Hello, {name} here. ", "{name} writing. ", "")
 ASKED = {
-    "refund": (
-        "please refund order {order}.",
-        "I want my money back for order {order}.",
-        "order {order} broke, refund it.",
-    ),
-    "cancel": (
-        "please cancel order {order}.",
-        "I do not want order {order} any more.",
-        "stop order {order}, cancel it.",
-    ),
-    "address": (
-        "ship order {order} to zip {zip}.",
-        "change the address of order {order} to {zip}.",
-        "order {order} must go to zip {zip}.",
-    ),
+    "refund": "please refund order {order}.|I want my money back for order {order}.|order {order} broke, refund it.",
+    "cancel": "please cancel order {order}.|I do not want order {order} any more.|stop order {order}, cancel it.",
+    "address": "ship order {order} to zip {zip}.|change the address of order {order} to {zip}."
+    "|order {order} must go to zip {zip}.",
 }

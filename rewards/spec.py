@@ -21,7 +21,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from envs.errors import InputError, reasons, unknown
 from envs.named import load_attribute
-from rewards import compose, outcome, process
+from rewards.compose import gated, weighted, whole
+from rewards.outcome import contains, exact, json_equal, numeric, state_equal
+from rewards.process import in_order, no_repeats, policy_kept, progress, valid_calls
 from rewards.score import Reward, reward
 
 PART_KEYS = ("weight", "per_turn")
@@ -46,7 +48,7 @@ def build(spec: Any, where: str = "reward") -> Reward:
     if not isinstance(spec, Mapping) or not spec:
         raise InputError(f"{where}: expected a name or a mapping with 'use', found {spec!r}")
     if "use" not in spec:
-        return compose.weighted({str(name): _part(part, f"{where}.{name}") for name, part in spec.items()})
+        return weighted({str(name): _part(part, f"{where}.{name}") for name, part in spec.items()})
     for key in PART_KEYS:
         if key in spec:
             raise InputError(f"{where}.{key} has a meaning only among several parts; write {where}: {{name: {{...}}}}")
@@ -68,7 +70,7 @@ def _part(spec: Any, where: str) -> tuple[Reward, float]:
     if not isinstance(per_turn, bool):
         raise InputError(f"{where}.per_turn: expected true or false, found {per_turn!r}")
     made = build(rest, where)
-    return made if per_turn else compose.whole(made), float(weight)
+    return made if per_turn else whole(made), float(weight)
 
 
 def _named(spec: dict[str, Any], where: str) -> Reward:
@@ -124,16 +126,16 @@ def _hints(target: Callable[..., Any], where: str) -> dict[str, Any]:
 
 
 REWARDS: dict[str, Callable[..., Any]] = {
-    "exact": outcome.exact,
-    "contains": outcome.contains,
-    "numeric": outcome.numeric,
-    "json_equal": outcome.json_equal,
-    "state_equal": outcome.state_equal,
-    "valid_calls": process.valid_calls,
-    "progress": process.progress,
-    "in_order": process.in_order,
-    "no_repeats": process.no_repeats,
-    "policy_kept": process.policy_kept,
-    "gated": compose.gated,
+    "exact": exact,
+    "contains": contains,
+    "numeric": numeric,
+    "json_equal": json_equal,
+    "state_equal": state_equal,
+    "valid_calls": valid_calls,
+    "progress": progress,
+    "in_order": in_order,
+    "no_repeats": no_repeats,
+    "policy_kept": policy_kept,
+    "gated": gated,
 }
 """Rewards by the name configs call them."""

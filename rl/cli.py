@@ -161,14 +161,15 @@ def _play(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from rl import doctor
+    from rl.doctor import examine
+    from rl.report import checks
 
-    found = doctor.checks()
+    found = examine()
     if arguments.json:
-        print(json.dumps(doctor.as_dict(found), indent=1))
+        print(json.dumps([check.as_dict() for check in found], indent=1))
     else:
-        Console().print(doctor.table(found))
-    return OK if doctor.fit(found) else NO
+        Console().print(checks(found))
+    return NO if any(check.verdict == "missing" for check in found) else OK
 
 
 def _unused(directory: Path) -> Path:

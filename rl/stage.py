@@ -51,7 +51,7 @@ class Typed:
             self._console.print(f"  {spec.name}: {spec.description}", style="dim", highlight=False)
         line = (await asyncio.to_thread(self._read, 'your turn (an answer, or: tool {"argument": ...})> ')).strip()
         name, _, arguments = line.partition(" ")
-        calls = ()
+        calls: tuple[ToolCall, ...] = ()
         if name in tools:
             calls = (ToolCall(id=f"typed-{len(episode.turns)}", name=name, arguments=arguments or "{}"),)
         return Completion(message=Message(role="assistant", content="" if calls else line, tool_calls=calls))

@@ -87,14 +87,14 @@ class Recipe:
     orders: tuple[int, int] = (1, 2)
     """Fewest and most orders of a demonstration. What a policy never saw here it won't do at all."""
     noise: Noise = field(default_factory=Noise)
-    demonstrations: int = 1280
-    steps: int = 320
+    demonstrations: int = 1440
+    steps: int = 360
     batch: int = 8
     """Episodes a step."""
     learning_rate: float = 4e-3
     context_share: float = 0.1
     """Of prompt and tool-result tokens, how many carry loss too: it brings copying about sooner."""
-    averaged: float = 0.2
+    averaged: float = 0.25
     """The share of steps, at the end, whose weights are averaged: it evens out the last batches' habits."""
 
     @property
@@ -284,11 +284,11 @@ def _warm_start(
         "max_grad_norm": 1.0,
         "train_sampling_strategy": "group_by_length",
         "seed": recipe.seed,
-        "logging_steps": 10,
+        "logging_steps": min(10, recipe.steps),
         "save_strategy": "no",
         "use_cpu": True,
         "bf16": False,
-        "gradient_checkpointing": False,
+        "activation_checkpointing": False,
         "disable_tqdm": True,
     }
     with tempfile.TemporaryDirectory() as scratch:

@@ -58,7 +58,7 @@ class Screen(Watcher):
 
     def advance(self, parts: int = 1, **numbers: Any) -> None:
         shown = " ".join(f"{name} {value}" for name, value in numbers.items())
-        self._bars.update(self._phase, advance=parts, **({"numbers": shown} if shown else {}))
+        self._bars.update(self._phase, advance=parts, numbers=shown)
 
     def step(self, step: int, total: int, numbers: Mapping[str, Any]) -> None:
         shown = "  ".join(form.format(numbers[name]) for name, form in SHOWN.items() if name in numbers)

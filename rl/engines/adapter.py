@@ -6,10 +6,12 @@ is all there is. What can't be served that way is refused here, by name and with
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,21 +135,31 @@ def _pattern(patterns: Iterable[str], module: str) -> str:
     return next((key for key in patterns if re.match(rf"(.*\.)?({key})$", module)), module)
 
 
-def has_patterns(config: Mapping[str, Any]) -> bool:
-    """True if modules differ in rank or alpha, which vLLM would serve with one scale for all."""
-    return bool(config.get("rank_pattern") or config.get("alpha_pattern"))
+@contextlib.contextmanager
+def uniform(adapter: Path) -> Iterator[Path]:
+    """The adapter with one scale for all modules, which is all that vLLM knows: a copy beside it where they differ.
+
+    Raises:
+        InputError: see `read_deltas`.
+    """
+    config = read_config(adapter)
+    if not config.get("rank_pattern") and not config.get("alpha_pattern"):
+        yield adapter
+        return
+    with tempfile.TemporaryDirectory(dir=adapter.parent) as folder:
+        _write_unscaled(adapter, config, Path(folder))
+        yield Path(folder)
 
 
-def write_unscaled(adapter: Path, into: Path) -> None:
-    """Write the same adapter with every module's scale multiplied into B, so that one scale (1) fits all."""
+def _write_unscaled(adapter: Path, config: Mapping[str, Any], into: Path) -> None:
+    """The same adapter with every module's scale multiplied into B."""
     from safetensors.torch import save_file
 
-    config = read_config(adapter)
     tensors = {}
     for name, delta in read_deltas(adapter).items():
         tensors[f"{PREFIX}{name}.lora_A.weight"] = delta.a
         tensors[f"{PREFIX}{name}.lora_B.weight"] = delta.b * delta.scale
     rank = max(tensor.shape[0] for name, tensor in tensors.items() if ".lora_A." in name)
     plain = {"r": rank, "lora_alpha": rank, "use_rslora": False, "rank_pattern": {}, "alpha_pattern": {}}
-    (into / "adapter_config.json").write_text(json.dumps(config | plain))
+    (into / "adapter_config.json").write_text(json.dumps({**config, **plain}))
     save_file(tensors, into / "adapter_model.safetensors")

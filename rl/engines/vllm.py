@@ -13,9 +13,9 @@ import dataclasses
 import difflib
 import os
 import sys
-import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from envs.errors import InputError
 from envs.types import Finish
 from rl.engines import EngineError, Sampled, Sampling
-from rl.engines.adapter import has_patterns, read_config, refuse_unsupported, write_unscaled
+from rl.engines.adapter import read_config, refuse_unsupported, uniform
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -33,25 +33,20 @@ Handover = Literal["adapter", "merged"]
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks vLLM has room for; an adapter is served in the next larger one."""
 
-MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
-"""Where short-lived files go."""
-
 ENVIRONMENT = {
     # Its warnings are about its own defaults; the reason of a failure is logged as an error.
     "VLLM_LOGGING_LEVEL": "ERROR",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
-}
-CPU_ENVIRONMENT = {
-    # The trainer shares these cores: spinning or pinned engine threads slow it down three-fold.
+    # On CPU the trainer shares the cores: spinning or pinned engine threads slow it down three-fold.
     "OMP_WAIT_POLICY": "passive",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
 }
-DETERMINISTIC = {
-    # On accelerators vLLM's own mode. On CPU attention must not share a sequence out among threads by load;
-    # all else there works row by row.
-    "VLLM_BATCH_INVARIANT": "1",
-    "VLLM_CPU_ATTN_SPLIT_KV": "0",
+_DETERMINISTIC = {
+    # By whether it is a CPU. Attention there must not share a sequence out among threads by load; all else works
+    # row by row. Accelerators have vLLM's own mode.
+    True: {"VLLM_CPU_ATTN_SPLIT_KV": "0"},
+    False: {"VLLM_BATCH_INVARIANT": "1"},
 }
 CLOSE_SECONDS = 15.0
 """How long vLLM's processes may take to leave by themselves; it would kill them after 5, and they leave
@@ -68,13 +63,13 @@ class VllmEngine:
         self.version = 0
         self.max_model_len = max_model_len
         self.handover: Handover = handover
-        self._llm = llm
+        self._running: AsyncLLM | None = llm
         self._max_rank = max_rank
         self._cpu = cpu
         self._lora: Any = None
         self._sampling = 0
+        self._shared: set[str] = set()
         self._deterministic = False
-        self._closed = False
 
     @classmethod
     async def open(
@@ -104,41 +99,23 @@ class VllmEngine:
         """
         if lora is not None:
             refuse_unsupported(lora, "lora")
-        with _environment(ENVIRONMENT | CPU_ENVIRONMENT, DETERMINISTIC if deterministic else {}), _importable_main():
-            from vllm.engine.arg_utils import AsyncEngineArgs
+        with _environment(ENVIRONMENT):
             from vllm.platforms import current_platform
-            from vllm.v1.engine.async_llm import AsyncLLM
 
             cpu = current_platform.is_cpu()
             how: Handover = ("merged" if cpu else "adapter") if handover == "auto" else handover
             if deterministic and cpu and how == "adapter":
                 raise InputError("engine.handover: adapter on CPU is not reproducible to the bit. Set it to merged.")
             rank = _max_rank(lora) if lora is not None and how == "adapter" else 0
-            owned = {
-                "model": str(model),
-                "dtype": dtype,
-                "max_model_len": max_model_len,
-                "seed": seed,
-                "logprobs_mode": "processed_logprobs",
-                "skip_tokenizer_init": True,
-                "worker_extension_cls": "rl.engines.vllm_worker.Handover",
-                "enable_lora": rank > 0,
-            }
-            if cpu:
-                # vLLM 0.30 rewinds a seeded request's random numbers after each part of a prompt, which the CPU
-                # generator can't do: the engine would die. Whole prompts need no rewinding.
-                owned["enable_chunked_prefill"] = False
-            if rank:
-                # Two on the host: the new version is registered before the old one goes.
-                owned |= {"max_lora_rank": rank, "max_loras": 1, "max_cpu_loras": 2}
-            arguments = _arguments(owned, _defaults(cpu, engine_args), engine_args)
-            try:
-                llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
-            except (RuntimeError, ValueError, OSError) as error:
-                raise EngineError(f"vLLM did not start: {error}") from error
+            owned = _owned(cpu, rank) | {"dtype": dtype, "max_model_len": max_model_len, "seed": seed}
+            arguments = _arguments(owned | {"model": str(model)}, _defaults(cpu, engine_args), engine_args)
+            with _environment(needed=_DETERMINISTIC[cpu] if deterministic else {}), _importable_main():
+                llm = _start(arguments)
         engine = cls(llm, handover=how, max_model_len=llm.model_config.max_model_len, max_rank=rank, cpu=cpu)
         try:
-            await llm.collective_rpc("outlive_nobody", args=(os.getpid(),))
+            engine._shared = {
+                name for names in await llm.collective_rpc("follow", args=(os.getpid(),)) for name in names
+            }
             if deterministic:
                 await engine._become_deterministic()
         except BaseException:
@@ -147,10 +124,13 @@ class VllmEngine:
         return engine
 
     async def _become_deterministic(self) -> None:
-        """Make every later turn a function of its prompt, seed and version alone, and prove it on a few."""
+        """Make every later turn a function of its prompt, seed and version alone."""
         if self._cpu:
             await self._llm.collective_rpc("never_one_row")
         self._deterministic = True
+        await self._prove_deterministic()
+
+    async def _prove_deterministic(self) -> None:
         vocabulary = self._llm.model_config.get_vocab_size()
         lengths = [min(length, self.max_model_len // 3) for length in (150, 3, 40, 299, 17, 64, 90, 1)]
         prompts = [[(7 * place + length) % vocabulary for place in range(length)] for length in lengths]
@@ -224,28 +204,33 @@ class VllmEngine:
                     raise EngineError("vLLM did not empty its prefix cache: the next turns would mix two versions")
             else:
                 await self._register(adapter, version, config)
-        self.version = version
+        first, self.version = self.version == 0, version
+        if first and self._deterministic and self.handover == "adapter":
+            # Adapters are served by kernels that the proof at start has not seen.
+            await self._prove_deterministic()
 
     async def _register(self, adapter: Path, version: int, config: Mapping[str, Any]) -> None:
         from vllm.lora.request import LoRARequest
 
         if _max_rank(config) > self._max_rank:
-            raise InputError(f"{adapter}: rank {config['r']}, but the engine was opened for {self._max_rank}.")
-        with contextlib.ExitStack() as stack:
-            if has_patterns(config):
-                uniform = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=MEMORY)))
-                write_unscaled(adapter, uniform)
-                adapter = uniform
-            new = LoRARequest(f"v{version}", version, str(adapter))
+            raise InputError(f"{adapter}: rank {config['r']}, but `lora` made room for {self._max_rank}.")
+        with uniform(adapter) as path:
+            new = LoRARequest(f"v{version}", version, str(path))
             if not await self._llm.add_lora(new):
                 raise EngineError(f"vLLM refused adapter {adapter}")
         old, self._lora = self._lora, new
         if old is not None:
             await self._llm.remove_lora(old.lora_int_id)
 
+    @property
+    def _llm(self) -> AsyncLLM:
+        if self._running is None:
+            raise EngineError("the engine is closed")
+        return self._running
+
     async def healthy(self) -> bool:
         """True if vLLM's processes are alive."""
-        return not self._closed and not self._llm.errored
+        return self._running is not None and not self._running.errored
 
     async def sleep(self) -> None:
         """Give the accelerator's memory back; nothing on CPU."""
@@ -262,9 +247,42 @@ class VllmEngine:
 
     async def close(self) -> None:
         """Stop vLLM's processes. Idempotent."""
-        if not self._closed:
-            self._closed = True
-            await asyncio.to_thread(self._llm.shutdown, timeout=CLOSE_SECONDS)
+        llm, self._running = self._running, None
+        if llm is not None:
+            await asyncio.to_thread(llm.shutdown, timeout=CLOSE_SECONDS)
+            for name in self._shared:
+                with contextlib.suppress(FileNotFoundError):  # gone, unless its owner was killed
+                    left = SharedMemory(name)
+                    left.close()
+                    left.unlink()
+
+
+def _start(arguments: Mapping[str, Any]) -> AsyncLLM:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    try:
+        return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+    except (RuntimeError, ValueError, OSError) as error:
+        raise EngineError(f"vLLM did not start: {error}") from error
+
+
+def _owned(cpu: bool, rank: int) -> dict[str, Any]:
+    """Engine arguments that this file leans on."""
+    owned: dict[str, Any] = {
+        "logprobs_mode": "processed_logprobs",
+        "skip_tokenizer_init": True,
+        "worker_extension_cls": "rl.engines.vllm_worker.Handover",
+        "enable_lora": rank > 0,
+    }
+    if cpu:
+        # vLLM 0.30 rewinds a seeded request's random numbers after each part of a prompt, which the CPU
+        # generator can't do: the engine would die. Whole prompts need no rewinding.
+        owned["enable_chunked_prefill"] = False
+    if rank:
+        # Two on the host: the new version is registered before the old one goes.
+        owned |= {"max_lora_rank": rank, "max_loras": 1, "max_cpu_loras": 2}
+    return owned
 
 
 def _max_rank(lora: Mapping[str, Any]) -> int:
@@ -301,20 +319,20 @@ def _arguments(owned: Mapping[str, Any], defaults: Mapping[str, Any], given: Map
 
 
 @contextlib.asynccontextmanager
-async def _failures(doing: str) -> Any:
-    """vLLM's errors as EngineError: it has no common base class, but these are the ones its client raises."""
-    from vllm.exceptions import VLLMError
-
+async def _failures(doing: str) -> AsyncIterator[None]:
+    """vLLM's errors as EngineError. Whatever failed in its processes arrives as a plain Exception."""
     try:
         yield
-    except (VLLMError, RuntimeError, ValueError) as error:
-        if isinstance(error, InputError | EngineError):
-            raise
+    except (InputError, EngineError):
+        raise
+    except Exception as error:
         raise EngineError(f"vLLM failed to {doing}: {error}") from error
 
 
 @contextlib.contextmanager
-def _environment(defaults: Mapping[str, str], needed: Mapping[str, str]) -> Iterator[None]:
+def _environment(
+    defaults: Mapping[str, str] = MappingProxyType({}), needed: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[None]:
     """Environment for the processes started inside; what vLLM adds to it (LD_PRELOAD) goes again.
 
     The user's values win over `defaults`, and `needed` wins over the user's.

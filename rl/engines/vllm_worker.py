@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import select
 import signal
 import threading
@@ -43,33 +44,51 @@ class Base:
     def __contains__(self, name: str) -> bool:
         return name in self._at
 
+    def shape(self, name: str) -> list[int] | None:
+        """None if there is no such tensor, or none of floating-point numbers (a quantised base)."""
+        if name not in self:
+            return None
+        part = self._at[name].get_slice(name)
+        return list(part.get_shape()) if part.get_dtype() in ("F32", "F16", "BF16") else None
+
     def __getitem__(self, name: str) -> Tensor:
         tensor: Tensor = self._at[name].get_tensor(name)
         return tensor
 
 
-def merged(
-    base: Base, deltas: Mapping[str, Delta], fused: Mapping[str, Sequence[str]], device: torch.device
-) -> Iterator[tuple[str, Tensor]]:
-    """(name, tensor) of every parameter of every layer the adapter touches, under the checkpoint's names.
+def touched(base: Base, deltas: Mapping[str, Delta], fused: Mapping[str, Sequence[str]]) -> list[str]:
+    """Every module whose weights vLLM must get anew.
 
     vLLM fuses some layers (`fused`: q, k, v into qkv) and reloads a fused layer only as a whole, so the untouched
-    members of a touched layer are yielded too, as are biases. Weights come in float32; vLLM casts them.
+    members of a touched layer are among them.
+
+    Raises:
+        ValueError: the adapter does not fit the base, or the base can't be merged into.
     """
     siblings = {member: group for group in fused.values() for member in group}
     modules: dict[str, None] = {}
-    for name in deltas:
+    for name, delta in deltas.items():
+        shape = base.shape(f"{name}.weight")
+        if shape != [delta.b.shape[0], delta.a.shape[1]]:
+            raise ValueError(
+                f"the adapter changes {name!r}, which has shape {shape} in the base model: another model's?"
+            )
         stem, dot, last = name.rpartition(".")
-        group = [f"{stem}{dot}{member}" for member in siblings.get(last, ())]
-        present = [module for module in group if f"{module}.weight" in base]
-        modules.update(dict.fromkeys(present or [name]))
+        group = [f"{stem}{dot}{member}" for member in siblings.get(last, (last,))]
+        modules.update(dict.fromkeys(module for module in group if f"{module}.weight" in base))
+    return list(modules)
+
+
+def merged(
+    base: Base, deltas: Mapping[str, Delta], modules: Sequence[str], device: torch.device
+) -> Iterator[tuple[str, Tensor]]:
+    """(name, tensor) of every parameter of `modules`, biases included, under the checkpoint's names.
+
+    Weights are added up in float32; vLLM rounds them to what it serves.
+    """
     for module in modules:
-        if f"{module}.weight" not in base:
-            raise ValueError(f"the adapter changes {module!r}, but the base model has no tensor {module + '.weight'!r}")
         weight = base[f"{module}.weight"].to(device)
         if delta := deltas.get(module):
-            if not weight.is_floating_point() or weight.element_size() < 2:
-                raise ValueError(f"{module!r} is stored as {weight.dtype}; merging needs an unquantised base")
             a, b = (matrix.to(device, torch.float32) for matrix in (delta.a, delta.b))
             weight = torch.addmm(weight.float(), b, a, alpha=delta.scale)
         yield f"{module}.weight", weight
@@ -128,8 +147,10 @@ class Handover:
         """Serve base + adapter from now on. The prefix cache is the caller's to reset."""
         model = self.model_runner.get_model()
         fused = getattr(model, "packed_modules_mapping", {})
+        base, deltas = self._base(), read_deltas(Path(adapter))
+        modules = touched(base, deltas, fused)
         with _quiet(RELOADERS), torch.inference_mode():
-            self.reload_weights(merged(self._base(), read_deltas(Path(adapter)), fused, self.device))
+            self.reload_weights(merged(base, deltas, modules, self.device))
         if getattr(self, "_two_rows", False):
             self.never_one_row()
 
@@ -144,12 +165,16 @@ class Handover:
             if (linear := getattr(layer, "cpu_linear", None)) and not isinstance(linear, TwoRows):
                 layer.cpu_linear = TwoRows(linear)
 
-    def outlive_nobody(self, trainer: int) -> None:
-        """End this worker when the process `trainer` does, however it ends; vLLM's engine process follows.
+    def follow(self, trainer: int) -> list[str]:
+        """End this worker when the process `trainer` does, however it ends; vLLM's engine process ends with it.
 
         It would otherwise wait for requests for ever: nothing tells it that its client was killed.
+
+        Returns:
+            Names of the shared memory that stays behind when the engine process is killed.
         """
         threading.Thread(target=_follow, args=(trainer,), daemon=True, name="follow-trainer").start()
+        return sorted(set(re.findall(r"/dev/shm/(psm_\w+)", Path("/proc/self/maps").read_text())))
 
     def _base(self) -> Base:
         if not hasattr(self, "_base_files"):

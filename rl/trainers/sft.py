@@ -7,13 +7,12 @@ them, so nothing is tokenised here or in TRL.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from datasets import Dataset  # type: ignore[import-untyped]
+from datasets import Dataset
 from peft import LoraConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl.trainer.sft_config import SFTConfig
@@ -23,6 +22,7 @@ from envs.environment import ToolSpec
 from envs.errors import InputError
 from envs.types import Completion, Episode, Turn
 from rl.chat import Chat, Row, row
+from rl.config import nearest
 
 IGNORED = {
     "assistant_only_loss": "only sampled tokens carry loss",
@@ -48,9 +48,7 @@ def settings(output_dir: str, fields: Mapping[str, Any]) -> SFTConfig:
         if name in IGNORED:
             raise InputError(f"trainer.{name} has no effect on supervised fine-tuning here: {IGNORED[name]}")
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise InputError(f"trainer.{name} is no field of SFTConfig{hint}")
+            raise InputError(f"trainer: SFTConfig has no field {name!r}{nearest(name, known)}")
     try:
         return SFTConfig(**{"output_dir": output_dir, "max_length": None, "report_to": [], **fields})
     except ValueError as error:
