@@ -21,7 +21,8 @@ def test_every_config_loads(path: Path) -> None:
 
 
 def test_overrides_are_yaml_and_win(tmp_path: Path) -> None:
-    got = load(config(tmp_path), "seed=7", "trainer.learning_rate=1e-4", "lora.target_modules=[q_proj]", "env.use=arithmetic")
+    overrides = ("seed=7", "trainer.learning_rate=1e-4", "lora.target_modules=[q_proj]", "env.use=arithmetic")
+    got = load(config(tmp_path), *overrides)
     assert (got.seed, got.env.use) == (7, "arithmetic")
     assert got.trainer == {"learning_rate": 1e-4}
     assert got.lora == {"target_modules": ["q_proj"]}

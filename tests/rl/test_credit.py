@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from envs.errors import InputError
 from rl.credit import CREDIT, credit
 
+Episodes = list[tuple[float, list[float]]]
 ONE_TURN = [[None], [None], [None], [None]]
 rewards = st.floats(-5, 5)
 groups = st.lists(st.tuples(rewards, st.lists(rewards, min_size=1, max_size=4)), min_size=2, max_size=6)
@@ -46,7 +47,7 @@ def test_a_lone_episode_and_an_even_group_teach_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", CREDIT)
 @given(groups, st.randoms())
-def test_the_order_of_a_group_does_not_matter(name: str, group: list[tuple[float, list[float]]], r: random.Random) -> None:
+def test_the_order_of_a_group_does_not_matter(name: str, group: Episodes, r: random.Random) -> None:
     order = list(range(len(group)))
     r.shuffle(order)
     plain = credit(name, [g[0] for g in group], [g[1] for g in group])
@@ -56,7 +57,7 @@ def test_the_order_of_a_group_does_not_matter(name: str, group: list[tuple[float
 
 
 @given(groups, rewards)
-def test_a_constant_added_to_every_outcome_changes_nothing(group: list[tuple[float, list[float]]], shift: float) -> None:
+def test_a_constant_added_to_every_outcome_changes_nothing(group: Episodes, shift: float) -> None:
     turns = [g[1] for g in group]
     for name in ("grpo", "dr_grpo", "rloo"):
         a = credit(name, [g[0] for g in group], turns)
@@ -65,7 +66,7 @@ def test_a_constant_added_to_every_outcome_changes_nothing(group: list[tuple[flo
 
 
 @given(groups)
-def test_rloo_is_dr_grpo_times_g_over_g_minus_one(group: list[tuple[float, list[float]]]) -> None:
+def test_rloo_is_dr_grpo_times_g_over_g_minus_one(group: Episodes) -> None:
     outcome, turns = [g[0] for g in group], [g[1] for g in group]
     scale = len(group) / (len(group) - 1)
     for a, b in zip(credit("rloo", outcome, turns), credit("dr_grpo", outcome, turns), strict=True):
@@ -80,7 +81,7 @@ def test_process_weight_zero_is_the_outcome_alone(name: str) -> None:
 
 
 def test_bad_names_options_and_numbers_are_refused() -> None:
-    with pytest.raises(InputError, match="no estimator 'grp'.*grpo"):
+    with pytest.raises(InputError, match=r"no estimator 'grp'.*grpo"):
         credit("grp", [1], [[0]])
     with pytest.raises(InputError, match="gama"):
         credit("return_to_go_loo", [1, 0], [[0], [0]], gama=0.9)

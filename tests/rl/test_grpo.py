@@ -40,8 +40,8 @@ def settings(output_dir: Path, **trainer: Any) -> Any:
         "save_strategy": "no",
         "learning_rate": 1e-2,
     }
-    tree = {"model": "x", "env": {"use": "desk"}, "reward": {}, "output_dir": str(output_dir), "trainer": fields | trainer}
-    return grpo_config(parse(tree), output_dir)
+    tree: dict[str, Any] = {"model": "x", "env": {"use": "desk"}, "reward": {}, "output_dir": str(output_dir)}
+    return grpo_config(parse(tree | {"trainer": fields | trainer}), output_dir)
 
 
 def made_up(rng: random.Random, unscored: bool = False) -> Sample:
@@ -122,9 +122,9 @@ def run(base: str, tmp_path: Path, seed: int, **trainer: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.05])
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_loss_and_gradient_equal_a_plain_computation(base: str, tmp_path: Path, beta: float, checkpointing: bool) -> None:
-    seen = run(base, tmp_path, seed=3, beta=beta, gradient_checkpointing=checkpointing)
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_loss_and_gradient_equal_a_plain_computation(base: str, tmp_path: Path, beta: float, recomputed: bool) -> None:
+    seen = run(base, tmp_path, seed=3, beta=beta, gradient_checkpointing=recomputed)
     assert len(seen) == 4
     for loss, expected, gradient, expected_gradient in seen:
         assert loss == pytest.approx(expected, abs=1e-5)
