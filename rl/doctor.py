@@ -6,18 +6,15 @@ import ctypes
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
-
-from rich.markup import escape
-from rich.table import Table
+from typing import Literal
 
 from rl.machine import cores, gpus, installed, memory, output
 
-Status = Literal["ok", "warn", "missing"]
+Verdict = Literal["ok", "warn", "missing"]
 
 TESTED = {
     "torch": "2.13.0",
@@ -39,15 +36,18 @@ class Check:
     """One thing that was looked at."""
 
     name: str
-    status: Status
+    verdict: Verdict
     """`missing`: something that training can't do without. `warn`: it will run, but differently or less."""
     detail: str
     """What was found."""
     remedy: str = ""
     """What to do about it; empty where all is well."""
 
+    def as_dict(self) -> dict[str, str]:
+        return asdict(self)
 
-def checks() -> list[Check]:
+
+def examine() -> list[Check]:
     """Look at everything. Takes about a second and loads no model and no torch."""
     packages = [_package(name, installed(name), tested) for name, tested in TESTED.items() if name != "vllm"]
     return [
@@ -63,31 +63,11 @@ def checks() -> list[Check]:
     ]
 
 
-def fit(found: Iterable[Check]) -> bool:
-    """True if nothing is missing that training needs."""
-    return all(check.status != "missing" for check in found)
-
-
-def as_dict(found: Sequence[Check]) -> dict[str, Any]:
-    """What `rft doctor --json` prints."""
-    return {"fit": fit(found), "checks": [asdict(check) for check in found]}
-
-
-def table(found: Sequence[Check]) -> Table:
-    """What `rft doctor` shows."""
-    shown = Table(show_header=False, box=None, pad_edge=False)
-    colours: dict[Status, str] = {"ok": "green", "warn": "yellow", "missing": "red"}
-    for check in found:
-        remedy = f"\n[dim]-> {escape(check.remedy)}[/dim]" if check.remedy else ""
-        shown.add_row(f"[{colours[check.status]}]{check.status}[/]", check.name, escape(check.detail) + remedy)
-    return shown
-
-
 def _python() -> Check:
     recent = sys.version_info >= (3, 11)
     return Check(
         name="python",
-        status="ok" if recent else "missing",
+        verdict="ok" if recent else "missing",
         detail=f"{platform.python_version()} at {sys.executable}",
         remedy="" if recent else "install Python 3.11 or newer",
     )
@@ -97,42 +77,42 @@ def _cores(count: int) -> Check:
     detail = f"{count} core{'s' if count > 1 else ''}, {platform.machine()}"
     if count < 2:
         remedy = "rollouts and the update share one core: expect a multiple of the usual time"
-        return Check(name="CPU", status="warn", detail=detail, remedy=remedy)
-    return Check(name="CPU", status="ok", detail=detail)
+        return Check(name="CPU", verdict="warn", detail=detail, remedy=remedy)
+    return Check(name="CPU", verdict="ok", detail=detail)
 
 
 def _memory(size: int) -> Check:
     little = size < 8 * _GIB
     remedy = "the demo needs about 8 GiB" if little else ""
-    return Check(name="memory", status="warn" if little else "ok", detail=_gib(size), remedy=remedy)
+    return Check(name="memory", verdict="warn" if little else "ok", detail=_gib(size), remedy=remedy)
 
 
 def _gpus(names: Sequence[str], torch: str | None) -> Check:
     if not names:
         return Check(
             name="GPU",
-            status="warn",
+            verdict="warn",
             detail="none found",
             remedy="fine for the demo and the tests; real models need one",
         )
     detail = ", ".join(dict.fromkeys(f"{names.count(name)} x {name}" for name in names))
     if torch is not None and torch.endswith("+cpu"):
         remedy = "torch is the CPU build and can't use it: remove .venv and " + SETUP
-        return Check(name="GPU", status="warn", detail=detail, remedy=remedy)
-    return Check(name="GPU", status="ok", detail=detail)
+        return Check(name="GPU", verdict="warn", detail=detail, remedy=remedy)
+    return Check(name="GPU", verdict="ok", detail=detail)
 
 
 def _package(name: str, version: str | None, tested: str) -> Check:
     if version is None:
-        return Check(name=name, status="missing", detail="not installed", remedy=SETUP)
+        return Check(name=name, verdict="missing", detail="not installed", remedy=SETUP)
     if version.split("+")[0] != tested:
         return Check(
             name=name,
-            status="warn",
+            verdict="warn",
             detail=f"{version}; tested with {tested}",
             remedy=f"if something breaks, pip install {name}=={tested}",
         )
-    return Check(name=name, status="ok", detail=version)
+    return Check(name=name, verdict="ok", detail=version)
 
 
 def _engines(vllm: str | None) -> Check:
@@ -142,40 +122,40 @@ def _engines(vllm: str | None) -> Check:
     if find_spec("transformers") is not None:
         return Check(
             name="vllm",
-            status="warn",
+            verdict="warn",
             detail="not installed; engine.kind transformers works without it",
             remedy=f"for fast rollouts, {SETUP}",
         )
-    return Check(name="vllm", status="missing", detail="not installed, and neither is transformers", remedy=SETUP)
+    return Check(name="vllm", verdict="missing", detail="not installed, and neither is transformers", remedy=SETUP)
 
 
 def _bubblewrap(version: str | None) -> Check:
     if version is None:
         return Check(
             name="bubblewrap",
-            status="warn",
+            verdict="warn",
             detail="not installed",
             remedy="environments that run code want it: apt install bubblewrap",
         )
-    return Check(name="bubblewrap", status="ok", detail=version)
+    return Check(name="bubblewrap", verdict="ok", detail=version)
 
 
 def _landlock(abi: int | None) -> Check:
     if abi is None:
         return Check(
             name="landlock",
-            status="warn",
+            verdict="warn",
             detail="not offered by this kernel",
             remedy="environments that run code need bubblewrap then",
         )
-    return Check(name="landlock", status="ok", detail=f"ABI {abi}")
+    return Check(name="landlock", verdict="ok", detail=f"ABI {abi}")
 
 
 def _disk(path: Path) -> Check:
     free = shutil.disk_usage(path).free
     little = free < 10 * _GIB
     remedy = "an install takes about 4 GiB, checkpoints and records come on top" if little else ""
-    return Check(name="disk", status="warn" if little else "ok", detail=f"{_gib(free)} free at {path}", remedy=remedy)
+    return Check(name="disk", verdict="warn" if little else "ok", detail=f"{_gib(free)} free at {path}", remedy=remedy)
 
 
 def landlock_abi() -> int | None:

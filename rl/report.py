@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from rich.markup import escape
 from rich.table import Table
 
+from rl.doctor import Check, Verdict
 from rl.evaluate import Report
 from rl.stats import Estimate
 
@@ -37,6 +39,17 @@ def details(reports: Mapping[str, Report]) -> Table:
     rows = {name: _lines(report) for name, report in reports.items()}
     for label in dict.fromkeys(label for lines in rows.values() for label in lines):
         table.add_row(label, *(lines.get(label, "") for lines in rows.values()))
+    return table
+
+
+def checks(found: Sequence[Check]) -> Table:
+    """What `rft doctor` found."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    colours: dict[Verdict, str] = {"ok": "green", "warn": "yellow", "missing": "red"}
+    for check in found:
+        remedy = f"\n[dim]-> {escape(check.remedy)}[/dim]" if check.remedy else ""
+        verdict = f"[{colours[check.verdict]}]{check.verdict}[/]"
+        table.add_row(verdict, check.name, escape(check.detail) + remedy)
     return table
 
 

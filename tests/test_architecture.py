@@ -20,8 +20,6 @@ FLOORS = {"envs": 0, "rewards": 1, "rl": 2}
 HEAVY = {"torch", "transformers", "trl", "vllm", "peft", "accelerate"}
 HEAVY_FILES = (
     "rl/demo.py",
-    "rl/engines/transformers.py",
-    "rl/engines/vllm.py",
     "rl/engines/vllm_worker.py",
     "rl/measure.py",
     "rl/muon.py",

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -10,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from rl import doctor
-from rl.doctor import Check, as_dict, checks, fit, table
+from rl.doctor import Check, examine
+from rl.report import checks as table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,41 +23,27 @@ def test_the_tested_versions_are_the_pinned_ones() -> None:
 
 
 def test_a_machine_is_looked_at_without_loading_torch() -> None:
-    script = "import sys; from rl.doctor import checks; checks(); assert not {'torch', 'vllm'} & sys.modules.keys()"
+    script = "import sys; from rl.doctor import examine; examine(); assert not {'torch', 'vllm'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
 
 def test_every_check_has_a_name_of_its_own_and_a_remedy_unless_all_is_well() -> None:
-    found = checks()
+    found = examine()
     assert len({check.name for check in found}) == len(found)
     assert {"python", "CPU", "memory", "GPU", "torch", "vllm", "bubblewrap", "landlock", "disk"} <= {
         check.name for check in found
     }
-    assert all(bool(check.remedy) == (check.status != "ok") for check in found)
-
-
-def test_nothing_missing_means_fit() -> None:
-    good, odd = Check(name="a", status="ok", detail="1"), Check(name="b", status="warn", detail="2", remedy="do")
-    gone = Check(name="c", status="missing", detail="none", remedy=doctor.SETUP)
-    assert fit([good, odd])
-    assert not fit([good, gone])
-    assert json.loads(json.dumps(as_dict([good, gone]))) == {
-        "fit": False,
-        "checks": [
-            {"name": "a", "status": "ok", "detail": "1", "remedy": ""},
-            {"name": "c", "status": "missing", "detail": "none", "remedy": "run scripts/setup"},
-        ],
-    }
+    assert all(bool(check.remedy) == (check.verdict != "ok") for check in found)
 
 
 def test_the_table_shows_finding_and_remedy() -> None:
     console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
-    console.print(table([Check(name="torch", status="missing", detail="not installed", remedy=doctor.SETUP)]))
+    console.print(table([Check(name="torch", verdict="missing", detail="not installed", remedy=doctor.SETUP)]))
     assert console.export_text().split() == ["missing", "torch", "not", "installed", "->", "run", "scripts/setup"]
 
 
 @pytest.mark.parametrize(
-    ("check", "status", "words"),
+    ("check", "verdict", "words"),
     [
         (doctor._package("trl", None, "1.16.0"), "missing", "not installed"),
         (doctor._package("trl", "1.17.0", "1.16.0"), "warn", "1.17.0; tested with 1.16.0"),
@@ -73,15 +59,15 @@ def test_the_table_shows_finding_and_remedy() -> None:
         (doctor._bubblewrap("bubblewrap 0.9.0"), "ok", "0.9.0"),
     ],
 )
-def test_each_finding_is_judged(check: Check, status: str, words: str) -> None:
-    assert check.status == status
+def test_each_finding_is_judged(check: Check, verdict: str, words: str) -> None:
+    assert check.verdict == verdict
     assert words in check.detail
-    assert bool(check.remedy) == (status != "ok")
+    assert bool(check.remedy) == (verdict != "ok")
 
 
 def test_without_vllm_transformers_serves_and_without_both_nothing_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "find_spec", lambda name: object() if name == "transformers" else None)
-    assert doctor._engines(None).status == "warn"
+    assert doctor._engines(None).verdict == "warn"
     assert "engine.kind transformers" in doctor._engines(None).detail
     monkeypatch.setattr(doctor, "find_spec", lambda name: None)
-    assert doctor._engines(None).status == "missing"
+    assert doctor._engines(None).verdict == "missing"
