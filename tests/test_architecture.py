@@ -20,12 +20,11 @@ FLOORS = {"envs": 0, "rewards": 1, "rl": 2}
 HEAVY = {"torch", "transformers", "trl", "vllm", "peft", "accelerate"}
 HEAVY_FILES = (
     "rl/demo.py",
-    "rl/engines/transformers.py",
-    "rl/engines/vllm.py",
     "rl/engines/vllm_worker.py",
     "rl/measure.py",
     "rl/muon.py",
     "rl/session.py",
+    "rl/stage.py",
     "rl/train.py",
     "rl/trainers/callbacks.py",
     "rl/trainers/grpo.py",
@@ -34,7 +33,7 @@ HEAVY_FILES = (
     "rl/trainers/sft.py",
 )
 """The only files that may load a training stack when they are imported, by themselves or through one another."""
-CATCHES_ALL = {"envs/environment.py": 1, "envs/threads.py": 1}
+CATCHES_ALL = {"envs/environment.py": 1, "envs/threads.py": 1, "rl/engines/vllm.py": 1}
 """How often a file may catch everything: where code of others is called."""
 FILE_LINES, FUNCTION_LINES = 400, 60
 
