@@ -149,8 +149,11 @@ class Handover:
         fused = getattr(model, "packed_modules_mapping", {})
         base, deltas = self._base(), read_deltas(Path(adapter))
         modules = touched(base, deltas, fused)
+        # What only the last adapter changed must become pristine again.
+        stale = getattr(self, "_merged_modules", ())
         with _quiet(RELOADERS), torch.inference_mode():
-            self.reload_weights(merged(base, deltas, modules, self.device))
+            self.reload_weights(merged(base, deltas, list(dict.fromkeys([*modules, *stale])), self.device))
+        self._merged_modules = modules
         if getattr(self, "_two_rows", False):
             self.never_one_row()
 
