@@ -15,7 +15,8 @@ from typing import Any
 from rich.console import Console
 
 from envs.errors import InputError
-from rl.config import load
+from rl.collect import StepLost
+from rl.config import load, load_run
 from rl.engines import EngineError
 
 OK, NO, BAD_INPUT, BROKEN, INTERRUPTED = 0, 1, 2, 3, 130
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return BAD_INPUT
-    except EngineError as error:
+    except (EngineError, StepLost) as error:
         print(f"rft: {error}", file=sys.stderr)
         return BROKEN
     except KeyboardInterrupt:
@@ -139,7 +140,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _eval(arguments: argparse.Namespace) -> int:
-    from rl.measure import load_run, measure
+    from rl.measure import measure
     from rl.report import details
     from rl.watch import Screen
 
@@ -152,12 +153,13 @@ def _eval(arguments: argparse.Namespace) -> int:
 
 
 def _play(arguments: argparse.Namespace) -> int:
-    from rl.measure import load_run
     from rl.stage import play
 
     config = load_run(arguments.config, *arguments.overrides)
-    play(config, Console(), policy=arguments.policy, index=arguments.task, url=arguments.url, greedy=arguments.greedy)
-    return OK
+    played = play(
+        config, Console(), policy=arguments.policy, index=arguments.task, url=arguments.url, greedy=arguments.greedy
+    )
+    return BROKEN if played.episode.broken else OK
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
