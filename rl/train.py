@@ -71,11 +71,9 @@ class Training:
                 "adapter: training starts from the model alone; remove the key, or merge the adapter first"
             )
         session.check(self.config)
-        if self.config.model == "tiny":
-            network = Qwen3Config(num_hidden_layers=tiny_recipe(self.config).shape.layers)
-        else:
-            network = read_network(self.config.model)
-        check_targets(network, self.lora)
+        recipe = tiny_recipe(self.config)
+        made = Qwen3Config(num_hidden_layers=recipe.shape.layers)
+        check_targets(made if self.config.model == "tiny" else read_network(self.config.model), self.lora)
 
     def _open_run(self, resume: bool) -> Run:
         path = self.config.output_dir

@@ -148,12 +148,13 @@ def check_targets(model: PretrainedConfig, lora: LoraConfig) -> None:
     Raises:
         InputError: a target that matches nothing, or an adapter that no engine can serve.
     """
-    refuse_unsupported(lora.to_dict(), "lora")
+    refuse_unsupported(vars(lora), "lora")
     targets = lora.target_modules
     if targets is None or targets == "all-linear":
         return
+    build: Any = AutoModelForCausalLM.from_config
     with torch.device("meta"):
-        layers = dict(AutoModelForCausalLM.from_config(model).named_modules())
+        layers = dict(build(model).named_modules())
     for target in [targets] if isinstance(targets, str) else sorted(targets):
         if isinstance(targets, str):
             found = any(re.fullmatch(target, name) for name in layers)
@@ -161,6 +162,5 @@ def check_targets(model: PretrainedConfig, lora: LoraConfig) -> None:
             found = any(name == target or name.endswith(f".{target}") for name in layers)
         if not found:
             linear = {name.rpartition(".")[2] for name, layer in layers.items() if isinstance(layer, torch.nn.Linear)}
-            raise InputError(
-                f"lora.target_modules: {target!r} matches no layer of the model{nearest(target, sorted(linear - {'lm_head'}))}"
-            )
+            hint = nearest(target, sorted(linear - {"lm_head"}))
+            raise InputError(f"lora.target_modules: {target!r} matches no layer of the model{hint}")
