@@ -12,27 +12,21 @@ from typing import Any
 
 from accelerate import PartialState
 from pydantic import TypeAdapter, ValidationError
-from transformers import set_seed
+from transformers import Qwen3Config, set_seed
 
 from envs.errors import InputError
-from rl import checkpoint, session, tiny
+from rl import checkpoint, scene, session, tiny
 from rl.collect import Collected, Collector
-from rl.config import Config, nearest
+from rl.config import ADAPTER, BASE, Config, nearest
 from rl.evaluate import Report, summarise
 from rl.feed import Feed
 from rl.records import Run
 from rl.samples import Sample, samples
-from rl.session import Session
+from rl.session import Session, read_network
 from rl.trainers.callbacks import Interrupt, Metrics, OnStep, Seal
 from rl.trainers.grpo import EpisodeGRPOTrainer
-from rl.trainers.settings import grpo_config, lora_config
+from rl.trainers.settings import check_targets, grpo_config, lora_config
 from rl.watch import Watcher
-
-ADAPTER = "adapter"
-"""Where, in the run directory, the trained adapter lies."""
-
-BASE = "base"
-"""And the embedded policy that it adapts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +48,32 @@ class Training:
         self.rank = self.process.process_index
         self.args = grpo_config(config, config.output_dir)
         self.lora = lora_config(config.lora)
-        self.tasks = session.tasks(config, config.env.train)
+        self.tasks = scene.tasks(config, config.env.train)
+        self._check()
+        before = _entries(config.output_dir)
         self.run = self._open_run(resume)
-        self.start = checkpoint.newest(config.output_dir) if resume else None
-        self.limit, self.args.save_total_limit = self.args.save_total_limit, None
-        self.model, self.warm_start_seconds = model_path(config, self.process, watcher)
-        self.session = Session(config, self.model)
-        self.trainer = self._trainer()
+        try:
+            self.start = checkpoint.newest(config.output_dir) if resume else None
+            self.limit, self.args.save_total_limit = self.args.save_total_limit, None
+            self.model, self.warm_start_seconds = model_path(config, self.process, watcher)
+            self.session = Session(config, self.model)
+            self.trainer = self._trainer()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, InputError) and not resume and not self.rank:
+                _take_back(config.output_dir, before)
+            raise
+
+    def _check(self) -> None:
+        """Everything that can be wrong with the config and be seen before the run directory is made."""
+        if self.config.adapter is not None:
+            raise InputError(
+                "adapter: training starts from the model alone; remove the key, or merge the adapter first"
+            )
+        session.check(self.config)
+        recipe = tiny_recipe(self.config)
+        made = Qwen3Config(num_hidden_layers=recipe.shape.layers)
+        check_targets(made if self.config.model == "tiny" else read_network(self.config.model), self.lora)
 
     def _open_run(self, resume: bool) -> Run:
         path = self.config.output_dir
@@ -94,6 +107,7 @@ class Training:
             log=self.run,
             group_size=self.args.num_generations,
             refill=self.config.feed.refill,
+            max_unscored=self.config.rollout.max_unscored,
             on_played=lambda played: self.watcher.advance(),
         )
         self.interrupt = Interrupt(self.watcher.say)
@@ -138,7 +152,7 @@ class Training:
         """Play the held-out tasks with the weights as they are now, and record how it went."""
         self._hand_over()
         config = self.config.evaluate
-        tasks = session.tasks(self.config, self.config.env.evaluate)[: config.tasks]
+        tasks = scene.tasks(self.config, self.config.env.evaluate)[: config.tasks]
         repeats = 1 if greedy else config.samples
         self.watcher.phase(f"{label}, {'greedy' if greedy else 'sampled'}", len(tasks) * repeats)
         played = self.session.play(
@@ -156,7 +170,8 @@ class Training:
 
     def close(self) -> None:
         """Stop the engine, let go of the run directory. Idempotent."""
-        self.session.close()
+        if hasattr(self, "session"):
+            self.session.close()
         self.run.close()
 
     def _rollout(self, step: int, rows: int) -> list[Sample]:
@@ -214,6 +229,18 @@ class Training:
         self.run.metrics.append(dict(entry))
         if "loss" in entry:
             self.watcher.step(entry["step"], self.trainer.state.max_steps, entry)
+
+
+def _entries(directory: Path) -> set[Path] | None:
+    return set(directory.iterdir()) if directory.is_dir() else None
+
+
+def _take_back(directory: Path, before: set[Path] | None) -> None:
+    """Remove what has come into a directory since `before`; all of it if it was not there."""
+    for path in (_entries(directory) or set()) - (before or set()):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if before is None:
+        directory.rmdir()
 
 
 def resolved(config: Config) -> dict[str, Any]:

@@ -24,7 +24,6 @@ HEAVY_FILES = (
     "rl/measure.py",
     "rl/muon.py",
     "rl/session.py",
-    "rl/stage.py",
     "rl/train.py",
     "rl/trainers/callbacks.py",
     "rl/trainers/grpo.py",

@@ -10,17 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import difflib
 import os
 import sys
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from envs.errors import InputError
+from pydantic import ValidationError
+
+from envs.errors import InputError, reasons, unknown
 from envs.types import Finish
 from rl.engines import EngineError, Sampled, Sampling
 from rl.engines.adapter import read_config, refuse_unsupported, uniform
@@ -263,6 +264,8 @@ def _start(arguments: Mapping[str, Any]) -> AsyncLLM:
 
     try:
         return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+    except ValidationError as error:
+        raise InputError(f"engine: {reasons(error)}") from error
     except (RuntimeError, ValueError, OSError) as error:
         raise EngineError(f"vLLM did not start: {error}") from error
 
@@ -303,16 +306,25 @@ def _defaults(cpu: bool, given: Mapping[str, Any]) -> dict[str, Any]:
     return chosen if said else chosen | {"kv_cache_memory_bytes": CPU_CACHE_BYTES}
 
 
+def check_arguments(given: Iterable[str], *, also: Iterable[str] = ()) -> None:
+    """Refuse names that are no engine arguments of vLLM; `also` holds what else might have been meant.
+
+    Raises:
+        InputError: with the nearest name there is.
+    """
+    with _environment(ENVIRONMENT):
+        from vllm.engine.arg_utils import AsyncEngineArgs
+
+    names = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
+    for name in given:
+        if name not in names:
+            raise InputError(f"engine: {unknown('engine argument', name, {*names, *also})}")
+
+
 def _arguments(owned: Mapping[str, Any], defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """One set of engine arguments, or an InputError that names the one that can't be."""
-    from vllm.engine.arg_utils import AsyncEngineArgs
-
-    names = [field.name for field in dataclasses.fields(AsyncEngineArgs)]
+    check_arguments(given)
     for name, value in given.items():
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise InputError(f"engine.{name}: vLLM has no such engine argument.{hint}")
         if name in owned and owned[name] != value:
             raise InputError(f"engine.{name}: set to {value!r}, but it is ours to set, to {owned[name]!r}. Remove it.")
     return {**defaults, **given, **owned}

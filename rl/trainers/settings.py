@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig
+from transformers import AutoModelForCausalLM, PretrainedConfig
 from trl import GRPOConfig
 
 from envs.errors import InputError
 from rl.config import Config, nearest
+from rl.engines.adapter import refuse_unsupported
 
 ELSEWHERE = {
     "output_dir": "output_dir",
@@ -135,3 +138,29 @@ def lora_config(fields: Mapping[str, Any]) -> LoraConfig:
         return LoraConfig(task_type="CAUSAL_LM", **(LORA_DEFAULTS | dict(fields)))
     except (ValueError, TypeError) as error:
         raise InputError(f"lora: {error}") from error
+
+
+def check_targets(model: PretrainedConfig, lora: LoraConfig) -> None:
+    """Prove, without the weights, that each target module is the name of some layer.
+
+    PEFT itself is content if one of several names is found.
+
+    Raises:
+        InputError: a target that matches nothing, or an adapter that no engine can serve.
+    """
+    refuse_unsupported(vars(lora), "lora")
+    targets = lora.target_modules
+    if targets is None or targets == "all-linear":
+        return
+    build: Any = AutoModelForCausalLM.from_config
+    with torch.device("meta"):
+        layers = dict(build(model).named_modules())
+    for target in [targets] if isinstance(targets, str) else sorted(targets):
+        if isinstance(targets, str):
+            found = any(re.fullmatch(target, name) for name in layers)
+        else:
+            found = any(name == target or name.endswith(f".{target}") for name in layers)
+        if not found:
+            linear = {name.rpartition(".")[2] for name, layer in layers.items() if isinstance(layer, torch.nn.Linear)}
+            hint = nearest(target, sorted(linear - {"lm_head"}))
+            raise InputError(f"lora.target_modules: {target!r} matches no layer of the model{hint}")
