@@ -6,7 +6,7 @@ with Session(config, model) as session:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,6 +22,7 @@ from envs.types import Task
 from rl.chat import Chat
 from rl.config import Config
 from rl.engines import Engine, Sampling
+from rl.engines.adapter import read_config
 from rl.loop import BackgroundLoop
 from rl.policy import EnginePolicy
 from rl.rollout import Limits, Played, Player
@@ -142,22 +143,32 @@ class Session:
 
 
 async def _open_engine(config: Config, model: str) -> Engine:
-    engine = config.engine
-    common: dict[str, Any] = {"model": model, "dtype": engine.dtype, "seed": config.seed}
+    engine, arguments = config.engine, config.engine.arguments
+    common: dict[str, Any] = {
+        "model": model,
+        "lora": lora_fields(config),
+        "dtype": engine.dtype,
+        "seed": config.seed,
+        "deterministic": config.deterministic,
+    }
+    if "max_model_len" in arguments:
+        common["max_model_len"] = arguments.pop("max_model_len")
+    common["engine_args"] = arguments
     if engine.kind == "transformers":
         from rl.engines.transformers import TransformersEngine
 
         return await TransformersEngine.open(**common)
     from rl.engines.vllm import VllmEngine
+
+    return await VllmEngine.open(**common, handover=engine.handover)
+
+
+def lora_fields(config: Config) -> Mapping[str, Any]:
+    """PEFT's settings of the adapters that the engine will be given: those of `adapter`, or the section `lora`'s.
+
+    Raises:
+        InputError: `adapter` is not an adapter.
+    """
     from rl.trainers.settings import LORA_DEFAULTS
 
-    arguments = engine.arguments
-    if "max_model_len" in arguments:
-        common["max_model_len"] = arguments.pop("max_model_len")
-    return await VllmEngine.open(
-        **common,
-        lora=LORA_DEFAULTS | config.lora,
-        handover=engine.handover,
-        deterministic=config.deterministic,
-        engine_args=arguments,
-    )
+    return LORA_DEFAULTS | config.lora if config.adapter is None else read_config(config.adapter)
