@@ -14,11 +14,13 @@ class Letters(Environment):
     name = "letters"
 
     @classmethod
-    def tasks(cls, split: str, *, count: int = 12, pause: float = 0.5) -> list[Task]:
-        return [Task.ask(f"{split}: write the letters of {n}", pause=pause) for n in range(count)]
+    def tasks(cls, split: str, *, pause: float = 0.5, hold: float = 0.0) -> list[Task]:
+        """Twelve. `pause`: up to so many seconds before an episode; `hold`: as many more in every second task."""
+        return [Task.ask(f"{split}: write the letters of {n}", pause=pause, hold=hold * (n % 2)) for n in range(12)]
 
     async def setup(self) -> None:
-        await asyncio.sleep(random.SystemRandom().uniform(0, self.task.item["pause"]))
+        item = self.task.item
+        await asyncio.sleep(random.SystemRandom().uniform(0, item["pause"]) + item["hold"])
 
     @tool
     def note(self, text: str) -> str:

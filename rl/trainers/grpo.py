@@ -82,8 +82,8 @@ class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in self._evaluation().items()}
         self.model.eval()  # TRL adds the metrics of the mode that the model is in, and clears them
         self.log(dict(metrics))
-        control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        self.control = control  # type: ignore[has-type]
+        control: TrainerControl = self.control
+        self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, control, metrics)
         return metrics
 
     def _play(self, prompts: Sequence[str], trainer: GRPOTrainer) -> dict[str, Any]:
