@@ -131,10 +131,10 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    config = load(arguments.config, *arguments.overrides)  # before the imports below, which take seconds
     from rl.train import Training
     from rl.watch import Screen, Watcher
 
-    config = load(arguments.config, *arguments.overrides)
     console = Console()
     leader = int(os.environ.get("RANK", "0")) == 0
     screen = Screen(console)

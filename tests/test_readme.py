@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text()
 TESTED_ELSEWHERE = {
     "scripts/demo": "tests/rl/test_demo.py runs what it runs; tests/test_setup.py its installation",
     "scripts/test": "this is it",
-    "rft train configs/desk_qwen3.yaml": "needs a GPU; tests/rl/test_config.py loads it, tests/rl/test_real_shapes.py its parts",
+    "rft train configs/desk_qwen3.yaml": "needs a GPU; tests/rl/test_config.py loads it",
 }
 NEEDS_A_DEMO_RUN = ("rft eval runs/demo/seed0",)
 TRAINS = ("rft train configs/demo.yaml",)
@@ -64,7 +64,9 @@ def test_every_command_runs(command: str) -> None:
     if command in TESTED_ELSEWHERE:
         return
     assert command.startswith("rft "), f"{command!r} is not tested anywhere"
-    ran = subprocess.run([sys.executable, "-m", "rl.cli", *command.split()[1:]], cwd=ROOT, capture_output=True, text=True)
+    ran = subprocess.run(
+        [sys.executable, "-m", "rl.cli", *command.split()[1:]], cwd=ROOT, capture_output=True, text=True
+    )
     assert ran.returncode == 0, ran.stderr
 
 

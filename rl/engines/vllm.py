@@ -25,6 +25,7 @@ from envs.errors import InputError, reasons, unknown
 from envs.types import Finish
 from rl.engines import EngineError, Sampled, Sampling
 from rl.engines.adapter import read_config, refuse_unsupported, uniform
+from rl.ranks import LAUNCHED, device, world
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -100,7 +101,8 @@ class VllmEngine:
         """
         if lora is not None:
             refuse_unsupported(lora, "lora")
-        with _environment(ENVIRONMENT):
+        _refuse_sharing(engine_args)
+        with _environment(ENVIRONMENT, device()):
             from vllm.platforms import current_platform
 
             cpu = current_platform.is_cpu()
@@ -330,6 +332,15 @@ def _arguments(owned: Mapping[str, Any], defaults: Mapping[str, Any], given: Map
     return {**defaults, **given, **owned}
 
 
+def _refuse_sharing(given: Mapping[str, Any]) -> None:
+    for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
+        if world() > 1 and given.get(name, 1) != 1:
+            raise InputError(
+                f"engine.{name}: with several training processes each has an engine on its own device. Remove it, or "
+                "train with one process."
+            )
+
+
 @contextlib.asynccontextmanager
 async def _failures(doing: str) -> AsyncIterator[None]:
     """vLLM's errors as EngineError. Whatever failed in its processes arrives as a plain Exception."""
@@ -347,10 +358,13 @@ def _environment(
 ) -> Iterator[None]:
     """Environment for the processes started inside; what vLLM adds to it (LD_PRELOAD) goes again.
 
-    The user's values win over `defaults`, and `needed` wins over the user's.
+    The user's values win over `defaults`, and `needed` wins over the user's. What a launcher said to the
+    trainer's ranks is not passed on.
     """
     before = dict(os.environ)
     os.environ.update({**defaults, **before, **needed})
+    for name in LAUNCHED:
+        os.environ.pop(name, None)
     try:
         yield
     finally:

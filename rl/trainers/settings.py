@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,6 +62,9 @@ DEFAULTS: dict[str, Any] = {
 }
 """Where a value that was run differs from TRL's default."""
 
+EVALUATED = ("success", "reward", "turns", "greedy_success", "greedy_reward", "greedy_turns")
+"""What `Training.evaluate` makes, as `metric_for_best_model` may name it."""
+
 LORA_DEFAULTS: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
 
 
@@ -86,6 +90,8 @@ def grpo_config(config: Config, output_dir: Path) -> GRPOConfig:
     fields |= {
         "output_dir": str(output_dir),
         "seed": config.seed,
+        "full_determinism": config.deterministic,
+        "num_generations_eval": 1,
         "temperature": config.rollout.temperature,
         "scale_rewards": "none",
         "remove_unused_columns": False,
@@ -99,6 +105,7 @@ def grpo_config(config: Config, output_dir: Path) -> GRPOConfig:
     except (ValueError, TypeError) as error:
         raise InputError(f"trainer: {error}") from error
     _check_groups(args)
+    _check_best(args)
     return args
 
 
@@ -116,12 +123,26 @@ def _check_groups(args: GRPOConfig) -> None:
             f"per_device_train_batch_size x steps_per_generation = {args.per_device_train_batch_size} x "
             f"{args.steps_per_generation} = {rows}"
         )
-    window = max(1, args.steps_per_generation * args.num_iterations // args.gradient_accumulation_steps)
-    if args.save_strategy == "steps" and args.save_steps % window:
+    updates = window(args)
+    if updates > 1 and args.save_strategy != "no" and (args.save_strategy != "steps" or args.save_steps % updates):
         raise InputError(
-            f"trainer.save_steps: {args.save_steps} is not a multiple of the {window} updates that one generation "
+            f"trainer.save_steps: {args.save_steps} is not a multiple of the {updates} updates that one generation "
             "serves; a resume in between would not be exact"
         )
+
+
+def window(args: GRPOConfig) -> int:
+    """After how many updates a generation is used up: only then a resume would be exact."""
+    uses = args.steps_per_generation * args.num_iterations
+    return int(uses // math.gcd(uses, args.gradient_accumulation_steps))
+
+
+def _check_best(args: GRPOConfig) -> None:
+    if not (args.load_best_model_at_end or args.save_strategy == "best"):
+        return
+    name = (args.metric_for_best_model or "loss").removeprefix("eval_")
+    if name not in EVALUATED:
+        raise InputError(f"trainer.metric_for_best_model: an evaluation makes no {name!r}{nearest(name, EVALUATED)}")
 
 
 def lora_config(fields: Mapping[str, Any]) -> LoraConfig:
