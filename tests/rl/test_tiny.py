@@ -14,7 +14,7 @@ from envs.desk import Desk, Noise, due_calls
 from envs.errors import InputError
 from envs.types import Message, ToolResult
 from rl import tiny
-from rl.chat import Chat, row
+from rl.chat import Chat
 from rl.tiny import Recipe, Shape
 from rl.trainers.sft import rows_of
 
