@@ -1,4 +1,3 @@
-import random
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from envs.desk import Desk, Noise, due_calls
 from envs.errors import InputError
 from envs.types import Message, ToolResult
 from rl import tiny
-from rl.chat import Chat, row
+from rl.chat import Chat
 from rl.tiny import Recipe, Shape
 from rl.trainers.sft import rows_of
 
@@ -170,14 +169,28 @@ def test_the_last_weights_are_averaged() -> None:
     assert model.weight.tolist() == [[9.0, 9.0]]
 
 
+def test_batches_are_drawn_by_what_is_asked_never_by_how_it_went() -> None:
+    episodes = tiny.demonstrations(60)
+    rows = rows_of(episodes, CHAT, ())
+    asked = {row: len(episode.task.item["requests"]) for episode, row in zip(episodes, rows, strict=True)}
+    recipe = Recipe(demonstrations=60, steps=30, batch=4)
+    made = tiny._in_batches(episodes, rows, recipe)
+    batches = [made[at : at + 4] for at in range(0, len(made), 4)]
+    assert len(batches) == 30
+    assert all(len({asked[row] for row in batch}) == 1 for batch in batches)
+    one_pass = sum(len([row for row in rows if asked[row] == kind]) // 4 for kind in (1, 2, 3))
+    seen = [row for batch in batches[:one_pass] for row in batch]
+    assert len(set(seen)) == len(seen) == one_pass * 4
+    assert tiny._in_batches(episodes, rows, recipe) == made
+    with pytest.raises(InputError, match="do not fill a batch"):
+        tiny._in_batches(episodes[:2], rows[:2], recipe)
+
+
 @pytest.mark.slow
 def test_a_short_warm_start_learns_the_shape_of_the_job(tmp_path: Path) -> None:
     made = tiny.make(tmp_path / "made", Recipe(steps=80, demonstrations=320))
     assert made.loss < 1.4
     model = AutoModelForCausalLM.from_pretrained(made.directory)
-    rng = random.Random(0)
-    (episode,) = rng.sample(tiny.demonstrations(50), 1)
-    first = rows_of([episode], CHAT, TOOLS)[0]
+    (first,) = rows_of(tiny.demonstrations(1), CHAT, TOOLS)
     guess = model(torch.tensor([first.prompt_ids])).logits[0, -1].argmax().item()
     assert WORDS.decode([guess]) == "<tool_call>"
-    assert row is not None
