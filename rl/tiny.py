@@ -82,8 +82,8 @@ class Recipe:
     orders: tuple[int, int] = (1, 2)
     """Fewest and most orders of a demonstration. What a policy never saw here it won't do at all."""
     noise: Noise = field(default_factory=Noise)
-    demonstrations: int = 1440
-    steps: int = 360
+    demonstrations: int = 1800
+    steps: int = 450
     batch: int = 8
     """Episodes a step."""
     learning_rate: float = 4e-3
@@ -140,7 +140,7 @@ def make(directory: Path | str, recipe: Recipe | None = None, *, progress: Progr
     started = time.perf_counter()
     episodes = demonstrations(recipe.demonstrations, orders=recipe.orders, noise=recipe.noise, seed=recipe.seed)
     words = tokenizer()
-    rows = _in_batches(episodes, rows_of(episodes, Chat(words), ()), recipe)  # no tools: the template shows none
+    rows = rows_of(episodes, Chat(words), ())  # no tools: the template shows none
     torch.manual_seed(recipe.seed)
     network = model(words, recipe.shape)
     loss = _warm_start(network, words, rows, recipe, progress)
@@ -256,33 +256,6 @@ def _corpus(episodes: Iterable[Episode]) -> Iterator[str]:
                 yield f'{{"name": "{call.name}", "arguments": {call.arguments}}}'
 
 
-def _in_batches(episodes: Sequence[Episode], rows: Sequence[Row], recipe: Recipe) -> list[Row]:
-    """The rows of all steps in the order of training, so that the episodes of a batch are about as long.
-
-    A batch is drawn from the tasks with one number of orders. Batches by the length of the episodes would
-    pad even less and teach the wrong odds: the short ones are those that skip a check or stop early, and
-    the last batches of that kind would decide how often the policy does.
-
-    Raises:
-        InputError: there are too few demonstrations for a batch.
-    """
-    rng = random.Random(f"batches/{recipe.seed}")
-    kinds: dict[int, list[Row]] = {}
-    for episode, row in zip(episodes, rows, strict=True):
-        kinds.setdefault(len(episode.task.item["requests"]), []).append(row)
-    if not any(len(kind) >= recipe.batch for kind in kinds.values()):
-        raise InputError(f"{len(rows)} demonstrations do not fill a batch of {recipe.batch}: ask for more")
-    batches: list[list[Row]] = []
-    while len(batches) < recipe.steps:
-        once = []
-        for kind in kinds.values():
-            rng.shuffle(kind)
-            once += [kind[at : at + recipe.batch] for at in range(0, len(kind) - recipe.batch + 1, recipe.batch)]
-        rng.shuffle(once)
-        batches += once
-    return [row for batch in batches[: recipe.steps] for row in batch]
-
-
 def _warm_start(
     network: Qwen3ForCausalLM,
     words: PreTrainedTokenizerBase,
@@ -304,7 +277,8 @@ def _warm_start(
         "lr_scheduler_kwargs": {"num_decay_steps": decay, "decay_type": "linear", "min_lr_ratio": 0.02},
         "warmup_steps": warmup,
         "max_grad_norm": 1.0,
-        "train_sampling_strategy": "sequential",
+        # Batches of like lengths would pad less, but teach a batch at a time when to stop, not from the request.
+        "train_sampling_strategy": "random",
         "seed": recipe.seed,
         "logging_steps": min(10, recipe.steps),
         "save_strategy": "no",

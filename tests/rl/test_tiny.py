@@ -169,22 +169,6 @@ def test_the_last_weights_are_averaged() -> None:
     assert model.weight.tolist() == [[9.0, 9.0]]
 
 
-def test_batches_are_drawn_by_what_is_asked_never_by_how_it_went() -> None:
-    episodes = tiny.demonstrations(60)
-    rows = rows_of(episodes, CHAT, ())
-    asked = {row: len(episode.task.item["requests"]) for episode, row in zip(episodes, rows, strict=True)}
-    recipe = Recipe(demonstrations=60, steps=30, batch=4)
-    made = tiny._in_batches(episodes, rows, recipe)
-    batches = [made[at : at + 4] for at in range(0, len(made), 4)]
-    assert len(batches) == 30
-    assert all(len({asked[row] for row in batch}) == 1 for batch in batches)
-    one_pass = sum(len([row for row in rows if asked[row] == kind]) // 4 for kind in (1, 2, 3))
-    seen = [row for batch in batches[:one_pass] for row in batch]
-    assert len(set(seen)) == len(seen) == one_pass * 4
-    assert tiny._in_batches(episodes, rows, recipe) == made
-    with pytest.raises(InputError, match="do not fill a batch"):
-        tiny._in_batches(episodes[:2], rows[:2], recipe)
-
 
 @pytest.mark.slow
 def test_a_short_warm_start_learns_the_shape_of_the_job(tmp_path: Path) -> None:
