@@ -131,9 +131,11 @@ def jobs(played: Sequence[Script], label: str) -> list[tuple[Task, str]]:
 class CallingChat(Chat):
     """Reads a call into every turn but the last, and takes no token for an end of turn."""
 
+    proven = False
+
     def __init__(self, tokenizer: Any) -> None:
         super().__init__(tokenizer)
-        self.stop_ids = ()
+        self.stop_ids, self.proven = (), True
 
     def extend(self, ids: Sequence[int], completion: Completion, results: Sequence[ToolResult]) -> list[int]:
         return [*ids, *self._suffix_ids(results)]
@@ -141,7 +143,7 @@ class CallingChat(Chat):
     def parse(self, token_ids: Sequence[int], tools: Sequence[Any] = (), *, turn: int = 0) -> Message:
         said = super().parse(token_ids, tools, turn=turn)
         call = ToolCall(id=f"call_{turn}_0", name="search", arguments='{"query": "x"}')
-        return replace(said, tool_calls=(call,) if turn < TURNS - 1 else ())
+        return replace(said, tool_calls=(call,) if turn < TURNS - 1 else ()) if self.proven else said
 
 
 class WholeTurns(EnginePolicy):
