@@ -19,7 +19,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from envs.errors import InputError
 from rl.samples import Sample
-from rl.trainers import head
+from rl.trainers import head, linear
 
 Rollout = Callable[[int, int], Sequence[Sample]]
 """(step, number of rows) -> the rows of whole groups, in order."""
@@ -70,7 +70,9 @@ class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 raise InputError(f"lora.target_modules: {error}") from error
             raise
         self.remove_callback(PrinterCallback)
-        head.attach(self.accelerator.unwrap_model(self.model).get_base_model(), self.temperature)
+        base = self.accelerator.unwrap_model(self.model).get_base_model()
+        head.attach(base, self.temperature, entropy_gradient=self._entropy_bonus_enabled)
+        linear.attach(base)
 
     def export(self, directory: Path) -> None:
         """Write the adapter in training as PEFT does. A collective where the weights are sharded."""
@@ -133,9 +135,13 @@ class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         mask = self._batch["completion_mask"] * self._batch["tool_mask"]
         labels = torch.full_like(input_ids, -100)
         labels[:, -logits_to_keep:] = input_ids[:, -logits_to_keep:].masked_fill(mask == 0, -100)
+        places, padding = without_gaps(attention_mask)
+        sampled = labels.gather(1, places).masked_fill(padding, -100)
         with self.accelerator.autocast():
-            scored = model(input_ids=input_ids, attention_mask=attention_mask, sampled_labels=labels)
-        logps, entropy = (x[:, -logits_to_keep:] for x in scored)
+            # No attention mask: all padding is at the end now, where causal attention does not look, and
+            # without a mask it is computed for half of all pairs instead of all.
+            scored = model(input_ids=input_ids.gather(1, places), sampled_labels=sampled)
+        logps, entropy = (_back(x, places, input_ids.shape[1])[:, -logits_to_keep:] for x in scored)
         if self.args.vllm_importance_sampling_correction:
             # TRL reads `advantages` after this call, and its losses are linear in them: weighting them here
             # is its own `token_truncate`, without the extra forward that it spends on the old logprobs.
@@ -186,3 +192,23 @@ def trimmed(batch: dict[str, Any]) -> dict[str, Any]:
         else:
             cut[key] = value
     return cut
+
+
+def without_gaps(attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Columns (B, L) in which every row begins with its first token, and where they are padding (B, L).
+
+    Rows are padded on both sides, (B, P + T) with a prompt that ends in column P; L is the longest row.
+
+    Example: mask [[0, 1, 1, 0], [1, 1, 1, 0]] gives columns [[1, 2, 3], [0, 1, 2]] and padding only in the
+    last of the first row.
+    """
+    mask = attention_mask.int()
+    length = mask.sum(dim=1, keepdim=True)
+    place = torch.arange(int(length.max()), device=mask.device)
+    columns = (mask.argmax(dim=1, keepdim=True) + place).clamp(max=mask.shape[1] - 1)
+    return columns, place >= length
+
+
+def _back(scored: torch.Tensor, places: torch.Tensor, width: int) -> torch.Tensor:
+    """Scores of tokens 1 ... L - 1, (B, L - 1), in the columns (B, width) those tokens came from; 0 elsewhere."""
+    return scored.new_zeros(len(scored), width).scatter_add(1, places[:, 1:], scored)

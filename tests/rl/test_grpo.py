@@ -19,7 +19,7 @@ from rl import tiny  # noqa: E402
 from rl.chat import Row  # noqa: E402
 from rl.config import parse  # noqa: E402
 from rl.samples import Sample  # noqa: E402
-from rl.trainers.grpo import EpisodeGRPOTrainer, trimmed  # noqa: E402
+from rl.trainers.grpo import EpisodeGRPOTrainer, trimmed, without_gaps  # noqa: E402
 from rl.trainers.settings import grpo_config, lora_config  # noqa: E402
 
 CAP = 2.0
@@ -146,6 +146,12 @@ def test_padding_that_every_row_has_is_cut_and_nothing_else() -> None:
     assert cut["completion_ids"].tolist() == [[8, 9], [8, 0]]
     assert cut["advantages"].shape == (2, 2)
     assert cut["num_items_in_batch"] == 3
+
+
+def test_rows_are_moved_to_the_left_and_what_is_behind_them_is_padding() -> None:
+    columns, padding = without_gaps(torch.tensor([[0, 1, 1, 1, 0], [0, 0, 0, 1, 1], [1, 1, 1, 1, 0]]))
+    assert columns.tolist() == [[1, 2, 3, 4], [3, 4, 4, 4], [0, 1, 2, 3]]
+    assert padding.tolist() == [[False, False, False, True], [False, False, True, True], [False] * 4]
 
 
 @pytest.mark.parametrize(
