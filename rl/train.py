@@ -8,9 +8,9 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -335,9 +335,20 @@ def tiny_recipe(config: Config) -> tiny.Recipe:
     Raises:
         InputError: a key that a recipe does not have, or a wrong type.
     """
+    _refuse_unknown(tiny.Recipe, config.tiny, "tiny")
     try:
         return TypeAdapter(tiny.Recipe).validate_python({"seed": config.seed} | config.tiny)
     except ValidationError as error:
         item = error.errors()[0]
         key = ".".join(map(str, item["loc"]))
-        raise InputError(f"tiny.{key}: {item['msg']}{nearest(key, tiny.Recipe.__dataclass_fields__)}") from error
+        raise InputError(f"tiny.{key}: {item['msg']}, not {item['input']!r}") from error
+
+
+def _refuse_unknown(kind: Any, given: Mapping[str, Any], where: str) -> None:
+    """Pydantic passes over keys that a dataclass does not have, at any depth."""
+    hints = get_type_hints(kind)
+    for name, value in given.items():
+        if name not in hints:
+            raise InputError(f"{where}: unknown key {name!r}{nearest(name, hints)}")
+        if is_dataclass(hints[name]) and isinstance(value, Mapping):
+            _refuse_unknown(hints[name], value, f"{where}.{name}")
