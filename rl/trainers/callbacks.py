@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rl import checkpoint
+
+SAID = "finishing this step, then saving; once more ends at once"
 
 
 class OnStep(TrainerCallback):
@@ -83,7 +86,8 @@ class Interrupt(TrainerCallback):
         now = time.monotonic()
         if self._asked is None:
             self._asked = now
-            self._say("finishing this step, then saving; a second time ends at once")
+            # In a thread: this one may be in the middle of printing, which must not be entered twice.
+            threading.Thread(target=self._say, args=(SAID,)).start()
         elif now - self._asked > self.SAME:
             raise KeyboardInterrupt
 
