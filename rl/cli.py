@@ -131,10 +131,10 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from rl.train import Training
+    config = load(arguments.config, *arguments.overrides)
+    from rl.train import Training  # after what can be refused without it
     from rl.watch import Screen, Watcher
 
-    config = load(arguments.config, *arguments.overrides)
     console = Console()
     leader = int(os.environ.get("RANK", "0")) == 0
     screen = Screen(console)
@@ -151,13 +151,14 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _eval(arguments: argparse.Namespace) -> int:
+    config = load_run(arguments.config, *arguments.overrides)
     from rl.measure import measure
     from rl.report import details
     from rl.watch import Screen
 
     console = Console()
     with Screen(console) as screen:
-        reports = measure(load_run(arguments.config, *arguments.overrides), screen)
+        reports = measure(config, screen)
     console.print(details(reports))
     _write_json(arguments.json, {name: report.as_dict() for name, report in reports.items()})
     return OK
