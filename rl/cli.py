@@ -151,13 +151,14 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _eval(arguments: argparse.Namespace) -> int:
+    config = load_run(arguments.config, *arguments.overrides)
     from rl.measure import measure
     from rl.report import details
     from rl.watch import Screen
 
     console = Console()
     with Screen(console) as screen:
-        reports = measure(load_run(arguments.config, *arguments.overrides), screen)
+        reports = measure(config, screen)
     console.print(details(reports))
     _write_json(arguments.json, {name: report.as_dict() for name, report in reports.items()})
     return OK

@@ -78,42 +78,71 @@ FINE = '{"id": "a", "prompt": "Well?"}'
 REFUSED = {
     "an unknown key": Refused("unknown key 'modle'; did you mean 'model'?", "modle=x"),
     "a misspelt key": Refused("unknown key 'rollout.turn'; did you mean 'turns'?", "rollout.turn=3"),
-    "a misspelt trainer key": Refused("trainer: unknown key 'learning_rat'; did you mean 'learning_rate'", "trainer.learning_rat=1"),
+    "a misspelt trainer key": Refused(
+        "trainer: unknown key 'learning_rat'; did you mean 'learning_rate'", "trainer.learning_rat=1"
+    ),
     "a misspelt lora key": Refused("lora: unknown key 'lora_alfa'; did you mean 'lora_alpha'?", "lora.lora_alfa=1"),
-    "a misspelt engine key": Refused("engine: unknown engine argument 'max_model_length'; did you mean 'max_model_len'?", "engine.max_model_length=9"),
-    "a misspelt engine key of ours": Refused("engine: unknown engine argument 'handovr'; did you mean 'handover'?", "engine.handovr=auto"),
+    "a misspelt engine key": Refused(
+        "engine: unknown engine argument 'max_model_length'; did you mean 'max_model_len'?", "engine.max_model_length=9"
+    ),
+    "a misspelt engine key of ours": Refused(
+        "engine: unknown engine argument 'handovr'; did you mean 'handover'?", "engine.handovr=auto"
+    ),
     "a misspelt credit key": Refused("credit, with grpo: unknown option 'dof'; did you mean 'ddof'?", "credit.dof=1"),
     "a misspelt recipe key": Refused("tiny: unknown key 'stepz'; did you mean 'steps'?", "tiny.stepz=1"),
-    "a misspelt key of a recipe's shape": Refused("tiny.shape: unknown key 'layrs'; did you mean 'layers'?", "tiny.shape.layrs=1"),
-    "a misspelt environment option": Refused("env.options: unknown option 'order'; did you mean 'orders'?", "env.options.order=[1,2]"),
-    "a misspelt reward": Refused("reward.calls.use: unknown reward 'valid_call'; did you mean 'valid_calls'?", "reward.calls.use=valid_call"),
+    "a misspelt key of a recipe's shape": Refused(
+        "tiny.shape: unknown key 'layrs'; did you mean 'layers'?", "tiny.shape.layrs=1"
+    ),
+    "a misspelt environment option": Refused(
+        "env.options: unknown option 'order'; did you mean 'orders'?", "env.options.order=[1,2]"
+    ),
+    "a misspelt reward": Refused(
+        "reward.calls.use: unknown reward 'valid_call'; did you mean 'valid_calls'?", "reward.calls.use=valid_call"
+    ),
     "an unknown environment": Refused("unknown environment 'dsk'; did you mean 'desk'?", "env.use=dsk"),
     "a wrong type": Refused("rollout.turns: Input should be a valid integer", "rollout.turns=many"),
     "a wrong type for an environment": Refused("env.options.orders", "env.options.orders=3"),
-    "a wrong type for the trainer": Refused("trainer", "trainer.max_steps=some"),
-    "a wrong type for lora": Refused("lora.r", "lora.r=some"),
+    "a wrong type for the trainer": Refused(
+        "trainer.max_steps: Input should be a valid integer", "trainer.max_steps=some"
+    ),
+    "a wrong type for lora": Refused("lora.r: Input should be a valid integer", "lora.r=some"),
     "a wrong type for a recipe": Refused("tiny.steps: Input should be a valid integer", "tiny.steps=some"),
     "a value elsewhere": Refused("trainer.seed: set it as 'seed' instead", "trainer.seed=1"),
     "a setting without effect": Refused("trainer.use_vllm would have no effect", "trainer.use_vllm=true"),
     "greedy training": Refused("rollout.temperature: 0 is greedy", "rollout.temperature=0"),
     "an adapter to start from": Refused("adapter: training starts from the model alone", "adapter=x"),
-    "a hand-over that another engine lacks": Refused("engine.handover would have no effect", "engine.kind=transformers", "engine.handover=merged"),
+    "a hand-over that another engine lacks": Refused(
+        "engine.handover would have no effect", "engine.kind=transformers", "engine.handover=merged"
+    ),
     "a group that does not divide the batch": Refused("num_generations 3 does not divide", "trainer.num_generations=3"),
     "a model that is not there": Refused("model './none': there is no such directory", "model=./none"),
-    "a lora target that matches nothing": Refused("lora.target_modules: 'q_prj' matches no layer of the model; did you mean 'q_proj'?", "lora.target_modules=[q_prj, v_proj]"),
+    "a lora target that matches nothing": Refused(
+        "lora.target_modules: 'q_prj' matches no layer of the model; did you mean 'q_proj'?",
+        "lora.target_modules=[q_prj, v_proj]",
+    ),
     "a lora that can't be served": Refused("use_dora changes the model", "lora.use_dora=true"),
     "a tool without type hints": Refused("parameter 'order' has no type hint; add one", f"env.use={__name__}:Untyped"),
-    "a tool in the place of ours": Refused("takes the place of Environment.step; give it another name", f"env.use={__name__}:Clashing"),
+    "a tool in the place of ours": Refused(
+        "takes the place of Environment.step; give it another name", f"env.use={__name__}:Clashing"
+    ),
     "no tasks": Refused("has no tasks in split 'train'", "env.options.count=0"),
     "a split that is not there": Refused("no split 'trian'", "env.train=trian"),
-    "a file that is not there": Refused("none.jsonl: No such file or directory; name a file", env={"use": "desk", "data": {"train": "none.jsonl"}}),
+    "a file that is not there": Refused(
+        "none.jsonl: No such file or directory; name a file", env={"use": "desk", "data": {"train": "none.jsonl"}}
+    ),
     "a line that is not JSON": Refused("tasks.jsonl, line 2: not JSON", env=rows(FINE, "{oops")),
-    "ids that come twice": Refused("tasks.jsonl, line 3 has the id 'a' of", env=rows(FINE, FINE.replace('"a"', '"b"'), FINE)),
+    "ids that come twice": Refused(
+        "tasks.jsonl, line 3 has the id 'a' of", env=rows(FINE, FINE.replace('"a"', '"b"'), FINE)
+    ),
     "a task without a prompt": Refused("tasks.jsonl, line 1: no prompt", env=rows('{"id": "a"}')),
     "options beside data": Refused("env.options would have no effect", "env.options.orders=[1,2]", env=rows(FINE)),
-    "a split without a file": Refused("env.data names no file for split 'test', only for train", env={"use": "desk", "data": {"train": "x.jsonl"}}, _first="test"),
+    "a split without a file": Refused(
+        "env.data names no file for split 'test', only for train",
+        env={"use": "desk", "data": {"train": "x.jsonl"}},
+        _first="test",
+    ),
     "a template that is not there": Refused("chat.template: can't read none.jinja", "chat.template=none.jinja"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from envs import Task, ToolCall, ToolResult
-from envs.desk import Desk, Noise
+from envs import Message, Task, ToolCall, ToolResult
+from envs.desk import Desk, Noise, demonstration
 from envs.types import Episode
 from rewards import Score, reward
 from rl import tiny
@@ -83,8 +83,9 @@ def acted(tmp_path_factory: pytest.TempPathFactory, run: Any) -> Iterator[Played
     from rl.session import read_tokenizer
 
     model = tmp_path_factory.mktemp("acting") / "model"
-    recipe = tiny.Recipe(steps=STEPS, demonstrations=STEPS * 4, noise=Noise())
-    tiny.make(model, recipe)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny, "demonstrations", paired)
+        tiny.make(model, tiny.Recipe(steps=STEPS, demonstrations=STEPS * 4))
     engine = run(VllmEngine.open(model=model, dtype="float32", max_model_len=700))
     chat = Chat(read_tokenizer(str(model)))
     player = Player(env=Hostile, reward=reward(judge), limits=Limits(turns=8))
@@ -100,6 +101,31 @@ def acted(tmp_path_factory: pytest.TempPathFactory, run: Any) -> Iterator[Played
 STEPS = 120
 
 
+def paired(count: int, *, orders: Sequence[int] = (1, 3), noise: Noise | None = None, seed: int = 0) -> list[Episode]:
+    """Demonstrations that often make two calls in one turn, played for real."""
+    import asyncio
+
+    rng = random.Random(seed)
+
+    async def play() -> list[Episode]:
+        episodes = []
+        for task in Desk.tasks("demonstrations", orders=orders, count=count):
+            left, script = demonstration(task, rng, noise or Noise()), list[Message]()
+            while left:
+                size = 2 if len(left) > 2 and rng.random() < 0.5 else 1
+                calls = tuple(
+                    replace(call, id=f"call_{len(script)}_{i}")
+                    for i, m in enumerate(left[:size])
+                    for call in m.tool_calls
+                )
+                script.append(Message(role="assistant", content=left[0].content, tool_calls=calls))
+                left = left[size:]
+            episodes.append(await tiny._play(task, script))
+        return episodes
+
+    return asyncio.run(play())
+
+
 def own_controls(chat: Chat, ids: Sequence[int]) -> list[str]:
     """The control tokens among ids, as text."""
     names = {index: text for text, index in chat.tokenizer.get_added_vocab().items()}
@@ -110,6 +136,7 @@ def test_the_episodes_are_worth_looking_at(acted: Played4) -> None:
     results = [result for episode in acted.episodes for turn in episode.turns for result in turn.results]
     assert len(results) > 100
     assert sum(any(control in result.content for control in tiny.SPECIAL) for result in results) > 30
+    assert sum(len(turn.results) > 1 for episode in acted.episodes for turn in episode.turns) > 10
     assert max(len(episode.turns) for episode in acted.episodes) >= 4
 
 

@@ -169,7 +169,6 @@ def test_the_last_weights_are_averaged() -> None:
     assert model.weight.tolist() == [[9.0, 9.0]]
 
 
-
 @pytest.mark.slow
 def test_a_short_warm_start_learns_the_shape_of_the_job(tmp_path: Path) -> None:
     made = tiny.make(tmp_path / "made", Recipe(steps=80, demonstrations=320))
