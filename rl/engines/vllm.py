@@ -35,6 +35,10 @@ Handover = Literal["adapter", "merged"]
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks vLLM has room for; an adapter is served in the next larger one."""
 
+TRAINER = "LOCALRFT_TRAINER"
+"""Environment variable of workers: the process they end with, however it ends, and vLLM's engine process with them.
+It would otherwise wait for requests for ever: nothing tells it that its client was killed."""
+
 ENVIRONMENT = {
     # Its warnings are about its own defaults; the reason of a failure is logged as an error.
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -112,7 +116,8 @@ class VllmEngine:
             rank = _max_rank(lora) if lora is not None and how == "adapter" else 0
             owned = _owned(cpu, rank) | {"dtype": dtype, "max_model_len": max_model_len, "seed": seed}
             arguments = _arguments(owned | {"model": str(model)}, _defaults(cpu, engine_args), engine_args)
-            with _environment(needed=_DETERMINISTIC[cpu] if deterministic else {}), _importable_main():
+            needed = _DETERMINISTIC[cpu] if deterministic else {}
+            with _environment(needed={**needed, TRAINER: str(os.getpid())}), _importable_main():
                 llm = _start(arguments)
         engine = cls(llm, handover=how, max_model_len=llm.model_config.max_model_len, max_rank=rank, cpu=cpu)
         try:
