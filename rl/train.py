@@ -87,16 +87,27 @@ class Training:
             self.process.wait_for_everyone()
             return Run.resume(path, rank=self.rank)
         run = Run.resume(path) if resume else Run.create(path, asked)
-        if run.config != asked:
+        try:
+            self._refuse_other(run, asked)
+        except BaseException:
             run.close()
-            names = ", ".join(differing(run.config, asked))
-            raise InputError(
-                f"{path} was made with another config (see {names}); resume with {path}/config.json, or name another "
-                "output_dir"
-            )
+            raise
+        if not resume:
+            run.note("started", processes=self.process.num_processes)
         checkpoint.sweep(path)
         self.process.wait_for_everyone()
         return run
+
+    def _refuse_other(self, run: Run, asked: Mapping[str, Any]) -> None:
+        if run.config != asked:
+            raise InputError(
+                f"{run.path} was made with another config (see {', '.join(differing(run.config, asked))}); resume with "
+                f"{run.path}/config.json, or name another output_dir"
+            )
+        world = self.process.num_processes
+        begun = [entry["processes"] for entry in run.ledger.read() if entry["kind"] == "started"]
+        if begun not in ([], [world]):
+            raise InputError(f"{run.path} was begun with {begun[0]} processes, not {world}: resume with as many")
 
     def _trainer(self) -> EpisodeGRPOTrainer:
         state = checkpoint.read_state(self.start, self.rank) if self.start else {}

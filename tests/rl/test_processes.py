@@ -14,7 +14,8 @@ from rl import tiny  # noqa: E402
 from rl.ranks import LAUNCHED, device  # noqa: E402
 from runs import IN_PROCESS, Process, config, places, shared_memory  # noqa: E402
 
-TWO = ("-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu")
+# `accelerate launch` starts one process on a machine without accelerators, whatever --num_processes says.
+TWO = ("-m", "torch.distributed.run", "--nproc_per_node", "2")
 
 
 @pytest.fixture(scope="module")

@@ -76,7 +76,7 @@ def test_a_deterministic_run_killed_again_and_again_makes_the_adapter_of_an_unin
     assert killed.adapter == whole.adapter
     assert_whole(whole, 7)
     assert_whole(killed, 7)
-    assert [entry["kind"] for entry in killed.ledger] == ["created", *["resumed"] * 5, "trained"]
+    assert [entry["kind"] for entry in killed.ledger] == ["created", "started", *["resumed"] * 5, "trained"]
     assert shared_memory() == before
 
 
@@ -107,6 +107,9 @@ def test_another_config_and_another_run_s_directory_are_refused(base: Path, tmp_
     nowhere = Process({**tree, "output_dir": str(tmp_path / "nowhere")}, "--resume")
     assert nowhere.ends() == 2
     assert "holds no run" in nowhere.said
+    two = Process(tree, "--resume", launcher=("-m", "torch.distributed.run", "--nproc_per_node", "2"))
+    assert two.ends() != 0
+    assert "was begun with 1 processes, not 2: resume with as many" in two.said
     finished = Process(tree, "--resume")
     assert finished.ends() == 0, finished.said
     assert len(finished.written) == 4
