@@ -24,13 +24,14 @@ HEAVY_FILES = (
     "rl/measure.py",
     "rl/muon.py",
     "rl/session.py",
-    "rl/stage.py",
     "rl/train.py",
     "rl/trainers/callbacks.py",
     "rl/trainers/grpo.py",
     "rl/trainers/head.py",
     "rl/trainers/settings.py",
     "rl/trainers/sft.py",
+    "rl/trainers/start.py",
+    "rl/trainers/table.py",
 )
 """The only files that may load a training stack when they are imported, by themselves or through one another."""
 CATCHES_ALL = {"envs/environment.py": 1, "envs/threads.py": 1, "rl/engines/vllm.py": 1}

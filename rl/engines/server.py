@@ -85,6 +85,8 @@ class ServerEngine:
             "seed": seed,
             "logprobs": 0,
             "return_token_ids": True,
+            # Or the server decodes every token, for which it may have no tokenizer.
+            "return_tokens_as_token_ids": True,
         }
         version = self.version
         self._sampling += 1

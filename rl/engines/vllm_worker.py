@@ -14,6 +14,7 @@ import re
 import select
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,14 @@ import torch
 from safetensors import safe_open
 
 from rl.engines.adapter import Delta, read_deltas
+from rl.engines.vllm import TRAINER
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+
+LEAVE_SECONDS = 20.0
+"""How long a worker whose trainer has ended may take to leave in order."""
 
 RELOADERS = ("vllm.model_executor.model_loader.reload.layerwise", "vllm.v1.worker.gpu_model_runner")
 
@@ -123,13 +128,11 @@ class TwoRows:
 
 
 def _follow(process: int) -> None:
-    try:
-        handle = os.pidfd_open(process)
-    except ProcessLookupError:
-        pass
-    else:
-        select.select([handle], [], [])
+    with contextlib.suppress(ProcessLookupError):  # it has ended already
+        select.select([os.pidfd_open(process)], [], [])
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(LEAVE_SECONDS)
+    os._exit(1)
 
 
 class Handover:
@@ -149,8 +152,11 @@ class Handover:
         fused = getattr(model, "packed_modules_mapping", {})
         base, deltas = self._base(), read_deltas(Path(adapter))
         modules = touched(base, deltas, fused)
+        # What only the last adapter changed must become pristine again.
+        stale = getattr(self, "_merged_modules", ())
         with _quiet(RELOADERS), torch.inference_mode():
-            self.reload_weights(merged(base, deltas, modules, self.device))
+            self.reload_weights(merged(base, deltas, list(dict.fromkeys([*modules, *stale])), self.device))
+        self._merged_modules = modules
         if getattr(self, "_two_rows", False):
             self.never_one_row()
 
@@ -165,15 +171,8 @@ class Handover:
             if (linear := getattr(layer, "cpu_linear", None)) and not isinstance(linear, TwoRows):
                 layer.cpu_linear = TwoRows(linear)
 
-    def follow(self, trainer: int) -> list[str]:
-        """End this worker when the process `trainer` does, however it ends; vLLM's engine process ends with it.
-
-        It would otherwise wait for requests for ever: nothing tells it that its client was killed.
-
-        Returns:
-            Names of the shared memory that stays behind when the engine process is killed.
-        """
-        threading.Thread(target=_follow, args=(trainer,), daemon=True, name="follow-trainer").start()
+    def shared_memory(self) -> list[str]:
+        """Names of what stays behind in /dev/shm when the engine process is killed."""
         return sorted(set(re.findall(r"/dev/shm/(psm_\w+)", Path("/proc/self/maps").read_text())))
 
     def _base(self) -> Base:
@@ -198,3 +197,8 @@ def local_model(model_config: Any, load_config: Any) -> Path:
             allow_patterns="*.safetensors",
         )
     )
+
+
+if trainer := os.environ.get(TRAINER):
+    # Here, and not in a call once all is up: a trainer may be killed while vLLM starts.
+    threading.Thread(target=_follow, args=(int(trainer),), daemon=True, name="follow-trainer").start()

@@ -7,14 +7,14 @@ level) are applied without a second forward; versions are counted here. The loss
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig
-from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
+from peft import LoraConfig, PeftModel
+from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, TrainerControl
 from trl import GRPOConfig, GRPOTrainer
 
 from envs.errors import InputError
@@ -23,6 +23,9 @@ from rl.trainers import head, linear
 
 Rollout = Callable[[int, int], Sequence[Sample]]
 """(step, number of rows) -> the rows of whole groups, in order."""
+
+Evaluation = Callable[[], Mapping[str, float]]
+"""Plays the held-out tasks -> metrics by name, without `eval_`."""
 
 CONTRACT = {"completion_ids", "completion_mask", "prompt_ids", "prompt_mask", "advantages", "num_items_in_batch"}
 """What a batch must hold for the overrides below to mean what they say."""
@@ -34,19 +37,20 @@ class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def __init__(
         self,
         *,
-        model: str,
+        model: str | PeftModel,
         args: GRPOConfig,
         tokenizer: PreTrainedTokenizerBase,
-        lora: LoraConfig,
+        lora: LoraConfig | None,
         rollout: Rollout,
+        evaluation: Evaluation | None = None,
         tasks: int,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
-        self._rollout = rollout
+        self._rollout, self._evaluation = rollout, evaluation
         self._batch: dict[str, Any] | None = None
         self.updates = 0
         """How often the weights have changed: the version the engine must serve."""
-        if "lm_head" in (lora.target_modules or ()):
+        if lora is not None and "lm_head" in (lora.target_modules or ()):
             raise InputError("lora.target_modules: lm_head adapters can't be served; leave it out")
         rows = max(tasks, args.generation_batch_size // args.num_generations)
         try:
@@ -58,6 +62,7 @@ class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 reward_funcs=_reward,
                 rollout_func=self._play,
                 train_dataset=Dataset.from_dict({"prompt": [""] * rows}),
+                eval_dataset=Dataset.from_dict({"prompt": [""]}),
                 callbacks=list(callbacks),
             )
         except ValueError as error:
@@ -72,6 +77,16 @@ class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def export(self, directory: Path) -> None:
         """Write the adapter in training as PEFT does. A collective where the weights are sharded."""
         self.accelerator.unwrap_model(self.model).save_pretrained(directory, selected_adapters=["default"])
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
+        """Play the held-out tasks, when `eval_strategy` says so: episodes say more than a loss on rows of them."""
+        assert self._evaluation is not None, "made without an evaluation"
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self._evaluation().items()}
+        self.model.eval()  # TRL adds the metrics of the mode that the model is in, and clears them
+        self.log(dict(metrics))
+        control: TrainerControl = self.control
+        self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, control, metrics)
+        return metrics
 
     def _play(self, prompts: Sequence[str], trainer: GRPOTrainer) -> dict[str, Any]:
         samples = self._rollout(self.state.global_step, len(prompts))

@@ -65,7 +65,7 @@ class _Product(torch.autograd.Function):
         return torch.nn.functional.linear(x, torch.addmm(weight, b, a, alpha=scale), bias)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, a, b = ctx.saved_tensors
         out, inputs = grad.flatten(0, -2), x.flatten(0, -2)

@@ -19,7 +19,7 @@ from rl.engines import EngineError, Sampling
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
-PROMPT = [(7 * i) % 500 for i in range(100)]
+PROMPT = [(7 * i) % 500 for i in range(300)]
 LORA: dict[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear", "alpha_pattern": {"k_proj": 40}}
 START_SECONDS = 180.0
 

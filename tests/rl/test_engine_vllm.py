@@ -14,8 +14,8 @@ from rl.engines import EngineError, Sampling
 
 pytestmark = pytest.mark.stack
 
-PROMPT = [(7 * i) % 500 for i in range(100)]
-"""Longer than several blocks of the prefix cache, so that a stale cache would answer for it."""
+PROMPT = [(7 * i) % 500 for i in range(300)]
+"""Two blocks of the prefix cache (128 tokens each on CPU) and more, so that a stale cache would answer for it."""
 
 versions = itertools.count(1)
 """Of the session's engines: one grows past the other's."""
@@ -119,7 +119,7 @@ def test_many_seeded_turns_at_once_do_not_kill_the_engine(engines: Any, run: Any
     import asyncio
 
     async def many() -> list[Any]:
-        turns = [engines("merged").generate(PROMPT * 9, Sampling(max_tokens=2), stop_ids=[], seed=i) for i in range(24)]
+        turns = [engines("merged").generate(PROMPT * 3, Sampling(max_tokens=2), stop_ids=[], seed=i) for i in range(24)]
         return await asyncio.gather(*turns)
 
     assert len(run(many())) == 24

@@ -165,6 +165,7 @@ def test_rows_are_moved_to_the_left_and_what_is_behind_them_is_padding() -> None
         ({"per_device_train_batch_size": 6, "gradient_accumulation_steps": 2, "num_generations": 8}, "num_generations"),
         ({"vllm_importance_sampling_mode": "sequence_mask"}, "token_truncate"),
         ({"steps_per_generation": 4, "save_strategy": "steps", "save_steps": 3}, "save_steps"),
+        ({"steps_per_generation": 3, "save_strategy": "steps", "save_steps": 2}, "multiple of the 3 updates"),
     ],
 )
 def test_settings_that_can_not_be_are_refused(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
