@@ -82,8 +82,8 @@ class Recipe:
     orders: tuple[int, int] = (1, 2)
     """Fewest and most orders of a demonstration. What a policy never saw here it won't do at all."""
     noise: Noise = field(default_factory=Noise)
-    demonstrations: int = 1800
-    steps: int = 450
+    demonstrations: int = 2800
+    steps: int = 700
     batch: int = 8
     """Episodes a step."""
     learning_rate: float = 4e-3
