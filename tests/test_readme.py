@@ -11,7 +11,7 @@ import pytest
 from envs import Message, ToolCall
 from rl.config import load
 from rl.rollout import Limits, Player
-from rl.session import environment, player
+from rl.scene import environment, player
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

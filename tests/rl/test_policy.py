@@ -10,11 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from made import turn
 from openai import AsyncOpenAI
 
 from envs import Environment, Message, Stop, Task, ToolCall, tool
 from envs.types import Completion, Episode
+from made import turn
 from rl.policy import ChatPolicy, ContextFull, PolicyError, ScriptPolicy, as_openai, turn_seed
 from rl.rollout import Limits, run_episode
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made import played, turn
 
 from envs.errors import InputError
 from envs.types import Task
+from made import played, turn
 from rl.collect import Group
 from rl.evaluate import summarise
 from rl.feed import Ticket

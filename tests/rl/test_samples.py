@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from made import played, turn
 
 from envs.types import Stop, Task
+from made import played, turn
 from rewards import Score
 from rl.collect import Group
 from rl.feed import Ticket
