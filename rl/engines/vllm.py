@@ -121,9 +121,7 @@ class VllmEngine:
                 llm = _start(arguments)
         engine = cls(llm, handover=how, max_model_len=llm.model_config.max_model_len, max_rank=rank, cpu=cpu)
         try:
-            engine._shared = {
-                name for names in await llm.collective_rpc("follow", args=(os.getpid(),)) for name in names
-            }
+            engine._shared = {name for names in await llm.collective_rpc("shared_memory") for name in names}
             if deterministic:
                 await engine._become_deterministic()
         except BaseException:
