@@ -28,6 +28,7 @@ HEAVY_FILES = (
     "rl/trainers/callbacks.py",
     "rl/trainers/grpo.py",
     "rl/trainers/head.py",
+    "rl/trainers/linear.py",
     "rl/trainers/settings.py",
     "rl/trainers/sft.py",
     "rl/trainers/start.py",
