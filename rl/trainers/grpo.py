@@ -7,6 +7,9 @@ level) are applied without a second forward; versions are counted here. The loss
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
+from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, TrainerControl
 from trl import GRPOConfig, GRPOTrainer
 
@@ -29,6 +33,10 @@ Evaluation = Callable[[], Mapping[str, float]]
 
 CONTRACT = {"completion_ids", "completion_mask", "prompt_ids", "prompt_mask", "advantages", "num_items_in_batch"}
 """What a batch must hold for the overrides below to mean what they say."""
+
+
+FULL_BYTES = 1 << 20
+"""A disk with less room than this is full."""
 
 
 class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -87,6 +95,15 @@ class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         control: TrainerControl = self.control
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, control, metrics)
         return metrics
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        try:
+            super()._save_checkpoint(model, trial)
+        except (SafetensorError, RuntimeError) as error:
+            # Neither safetensors nor torch says in its own words that the disk is full.
+            if shutil.disk_usage(self.args.output_dir).free > FULL_BYTES:
+                raise
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.args.output_dir) from error
 
     def _play(self, prompts: Sequence[str], trainer: GRPOTrainer) -> dict[str, Any]:
         samples = self._rollout(self.state.global_step, len(prompts))
