@@ -64,6 +64,7 @@ def test_an_interrupt_cancels_waits_for_the_clean_up_and_for_nothing_else(loop: 
     async def stop() -> None:
         forever[0].cancel()
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in what a script starts with &
     loop.run(background())
     threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     started = time.monotonic()
