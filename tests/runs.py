@@ -45,8 +45,8 @@ def config(model: Path, output_dir: Path, **changes: Any) -> dict[str, Any]:
     return tree | changes
 
 
-IN_PROCESS = {"kind": "transformers", "max_model_len": 512}
-"""An engine without processes, for runs that are about something else."""
+IN_PROCESS = {"kind": "transformers", "max_model_len": 512, "num_blocks": 32, "max_batch_tokens": 512}
+"""An engine without processes, for runs that are about something else. Left to itself its cache takes all memory."""
 
 
 class Process:

@@ -11,12 +11,13 @@ import pytest
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(2400)]
 pytest.importorskip("torch")
 
+from runs import IN_PROCESS, Process, config, places, shared_memory  # noqa: E402
+
 from rl import tiny  # noqa: E402
 from rl.config import parse  # noqa: E402
 from rl.feed import Feed  # noqa: E402
 from rl.records import Run  # noqa: E402
 from rl.scene import tasks  # noqa: E402
-from runs import IN_PROCESS, Process, config, places, shared_memory  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +45,24 @@ def kill(run: Process, moment: str, rng: random.Random) -> None:
     episodes = run.run / "episodes.jsonl"
     sealed = len(list(run.run.glob("checkpoint-*/manifest.json")))
     size = episodes.stat().st_size if episodes.exists() else 0
-    rollout = lambda: episodes.exists() and episodes.stat().st_size > size  # noqa: E731
-    writing = lambda: any(not (path / "manifest.json").exists() for path in run.run.glob("checkpoint-*"))  # noqa: E731
-    written = lambda: len(list(run.run.glob("checkpoint-*/manifest.json"))) > sealed  # noqa: E731
+
+    def half() -> bool:
+        return any(not (path / "manifest.json").exists() for path in run.run.glob("checkpoint-*"))
+
+    def rollout() -> bool:
+        return episodes.exists() and episodes.stat().st_size > size
+
+    def written() -> bool:
+        return len(list(run.run.glob("checkpoint-*/manifest.json"))) > sealed
+
     reached, longest = {
         "rollout": (rollout, 0.0),
         "update": (rollout, 0.8),
-        "writing": (writing, 0.0),
-        "sealing": (writing, 0.05),
+        "writing": (half, 0.0),
+        "sealing": (half, 0.05),
         "later": (written, 1.5),
     }[moment]
+    run.until(lambda: not half())  # what the kill before has left is swept
     run.until(reached)
     time.sleep(rng.uniform(0, longest))
     run.kill()

@@ -11,6 +11,7 @@ import pytest
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(1200)]
 pytest.importorskip("torch")
 
+from runs import IN_PROCESS, Process, config  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 from envs.errors import InputError  # noqa: E402
@@ -18,7 +19,6 @@ from rl import tiny  # noqa: E402
 from rl.config import parse  # noqa: E402
 from rl.records import Run  # noqa: E402
 from rl.trainers.settings import grpo_config  # noqa: E402
-from runs import IN_PROCESS, Process, config  # noqa: E402
 
 
 @pytest.fixture(scope="module")
