@@ -11,9 +11,8 @@ import pytest
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(1200)]
 pytest.importorskip("torch")
 
-from runs import Process, config, places, shared_memory  # noqa: E402
-
 from rl import checkpoint, tiny  # noqa: E402
+from runs import Process, config, places, shared_memory  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,9 @@ import pytest
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(1200)]
 pytest.importorskip("torch")
 
-from runs import IN_PROCESS, Process, config, places, shared_memory  # noqa: E402
-
 from rl import tiny  # noqa: E402
 from rl.ranks import LAUNCHED, device  # noqa: E402
+from runs import IN_PROCESS, Process, config, places, shared_memory  # noqa: E402
 
 # `accelerate launch` starts one process on a machine without accelerators, whatever --num_processes says.
 TWO = ("-m", "torch.distributed.run", "--nproc_per_node", "2")

@@ -11,13 +11,12 @@ import pytest
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(2400)]
 pytest.importorskip("torch")
 
-from runs import IN_PROCESS, Process, config, places, shared_memory  # noqa: E402
-
 from rl import tiny  # noqa: E402
 from rl.config import parse  # noqa: E402
 from rl.feed import Feed  # noqa: E402
 from rl.records import Run  # noqa: E402
 from rl.scene import tasks  # noqa: E402
+from runs import IN_PROCESS, Process, config, places, shared_memory  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import pytest
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(1200)]
 pytest.importorskip("torch")
 
-from runs import IN_PROCESS, Process, config  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 from envs.errors import InputError  # noqa: E402
@@ -19,6 +18,7 @@ from rl import tiny  # noqa: E402
 from rl.config import parse  # noqa: E402
 from rl.records import Run  # noqa: E402
 from rl.trainers.settings import grpo_config  # noqa: E402
+from runs import IN_PROCESS, Process, config  # noqa: E402
 
 
 @pytest.fixture(scope="module")
