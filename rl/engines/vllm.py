@@ -118,7 +118,7 @@ class VllmEngine:
             arguments = _arguments(owned | {"model": str(model)}, _defaults(cpu, engine_args), engine_args)
             needed = _DETERMINISTIC[cpu] if deterministic else {}
             with _environment(needed={**needed, TRAINER: str(os.getpid())}), _importable_main():
-                llm = _start(arguments)
+                llm = _start(arguments, engine_args)
         engine = cls(llm, handover=how, max_model_len=llm.model_config.max_model_len, max_rank=rank, cpu=cpu)
         try:
             engine._shared = {name for names in await llm.collective_rpc("shared_memory") for name in names}
@@ -263,7 +263,7 @@ class VllmEngine:
                     left.unlink()
 
 
-def _start(arguments: Mapping[str, Any]) -> AsyncLLM:
+def _start(arguments: Mapping[str, Any], given: Mapping[str, Any]) -> AsyncLLM:
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -271,6 +271,9 @@ def _start(arguments: Mapping[str, Any]) -> AsyncLLM:
         return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
     except ValidationError as error:
         raise InputError(f"engine: {reasons(error)}") from error
+    except TypeError as error:
+        named = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        raise InputError(f"engine: vLLM can't use a value among {named}: {error}") from error
     except (RuntimeError, ValueError, OSError) as error:
         raise EngineError(f"vLLM did not start: {error}") from error
 

@@ -110,11 +110,13 @@ REFUSED = {
     "a value elsewhere": Refused("trainer.seed: set it as 'seed' instead", "trainer.seed=1"),
     "a setting without effect": Refused("trainer.use_vllm would have no effect", "trainer.use_vllm=true"),
     "greedy training": Refused("rollout.temperature: 0 is greedy", "rollout.temperature=0"),
-    "an adapter to start from": Refused("adapter: training starts from the model alone", "adapter=x"),
+    "an adapter that is none": Refused("x: no adapter_config.json", "adapter=x"),
     "a hand-over that another engine lacks": Refused(
         "engine.handover would have no effect", "engine.kind=transformers", "engine.handover=merged"
     ),
-    "a group that does not divide the batch": Refused("num_generations 3 does not divide", "trainer.num_generations=3"),
+    "a group that does not divide the batch": Refused(
+        "must be divisible by num_generations (3)", "trainer.num_generations=3"
+    ),
     "a model that is not there": Refused("model './none': there is no such directory", "model=./none"),
     "a lora target that matches nothing": Refused(
         "lora.target_modules: 'q_prj' matches no layer of the model; did you mean 'q_proj'?",
