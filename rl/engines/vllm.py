@@ -255,6 +255,10 @@ class VllmEngine:
         """Stop vLLM's processes. Idempotent."""
         llm, self._running = self._running, None
         if llm is not None:
+            if llm.output_handler is not None:
+                # Else it hears the engine go and logs that as a failure.
+                llm.output_handler.cancel()
+                await asyncio.wait([llm.output_handler])
             await asyncio.to_thread(llm.shutdown, timeout=CLOSE_SECONDS)
             for name in self._shared:
                 with contextlib.suppress(FileNotFoundError):  # gone, unless its owner was killed
