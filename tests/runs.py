@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -143,8 +144,16 @@ def descendants(run: Path) -> list[int]:
 
 
 def shared_memory() -> set[str]:
-    """What lies in /dev/shm that vLLM or a hand-over put there."""
-    return {path.name for path in Path("/dev/shm").iterdir() if path.name.startswith(("psm_", "localrft-"))}
+    """What vLLM or a hand-over put into /dev/shm and no living process owns."""
+    mapped = set[str]()
+    for directory in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if directory.name.isdigit():
+                mapped |= set(re.findall(r"/dev/shm/(psm_\w+)", (directory / "maps").read_text()))
+    names = {path.name for path in Path("/dev/shm").iterdir()}
+    segments = {name for name in names if name.startswith("psm_")} - mapped
+    exports = {name for name in names if name.startswith("localrft-")}
+    return segments | {name for name in exports if not Path("/proc", name.split("-")[1]).exists()}
 
 
 def places(written: Sequence[Recorded]) -> list[tuple[int, int, int]]:

@@ -45,7 +45,7 @@ def test_once_finishes_the_step_and_saves_and_a_resume_goes_on(base: Path, tmp_p
     assert run.ends() == 0, run.said
     assert sorted(places(run.written)) == [(s, 2 * s + g, k) for s in range(3) for g in range(2) for k in range(2)]
     assert [line["step"] for line in run.metrics] == [1, 2, 3]
-    assert shared_memory() == before
+    assert shared_memory() <= before
 
 
 def test_twice_ends_at_once_and_leaves_nothing(base: Path, tmp_path: Path) -> None:
@@ -61,4 +61,4 @@ def test_twice_ends_at_once_and_leaves_nothing(base: Path, tmp_path: Path) -> No
     run.signal(signal.SIGINT)
     assert run.ends() == 130, run.said
     assert time.monotonic() - started < 30
-    assert shared_memory() == before
+    assert shared_memory() <= before

@@ -37,7 +37,7 @@ def test_two_processes_share_the_work_and_end_with_one_adapter(base: Path, tmp_p
     assert [line["step"] for line in run.metrics] == [1, 2]
     # The ranks compare their adapters before one of them is kept: the end is not reached with two different ones.
     assert run.ledger[-1]["kind"] == "trained"
-    assert shared_memory() == before
+    assert shared_memory() <= before
 
 
 def test_bad_input_is_said_once_and_ends_all_processes(base: Path, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_a_deterministic_run_killed_again_and_again_makes_the_adapter_of_an_unin
     assert_whole(whole, 7)
     assert_whole(killed, 7)
     assert [entry["kind"] for entry in killed.ledger] == ["created", "started", *["resumed"] * 5, "trained"]
-    assert shared_memory() == before
+    assert shared_memory() <= before
 
 
 def test_groups_that_were_finished_before_a_kill_are_used_and_not_played_again(base: Path, tmp_path: Path) -> None:
