@@ -118,9 +118,8 @@ class VllmEngine:
                 llm = _start(arguments)
         engine = cls(llm, handover=how, max_model_len=llm.model_config.max_model_len, max_rank=rank, cpu=cpu)
         try:
-            engine._shared = {
-                name for names in await llm.collective_rpc("follow", args=(os.getpid(),)) for name in names
-            }
+            names = await llm.collective_rpc("shared_memory")
+            engine._shared = {name for of_worker in names for name in of_worker}
             if deterministic:
                 await engine._become_deterministic()
         except BaseException:
