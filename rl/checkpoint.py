@@ -90,10 +90,11 @@ def sweep(run: Path) -> list[Path]:
     return broken
 
 
-def keep(run: Path, limit: int) -> None:
-    """Remove all but the last `limit` checkpoints. To be called after the newest is sealed."""
+def keep(run: Path, limit: int, *, best: int | None = None) -> None:
+    """Remove all but the last `limit` checkpoints and the one of step `best`. Call it after the newest is sealed."""
     for directory in _all(run)[:-limit]:
-        shutil.rmtree(directory)
+        if step_of(directory) != best:
+            shutil.rmtree(directory)
 
 
 def _all(run: Path) -> list[Path]:

@@ -15,7 +15,8 @@ from typing import Any
 from rich.console import Console
 
 from envs.errors import InputError
-from rl.config import load
+from rl.collect import StepLost
+from rl.config import load, load_run
 from rl.engines import EngineError
 
 OK, NO, BAD_INPUT, BROKEN, INTERRUPTED = 0, 1, 2, 3, 130
@@ -24,7 +25,7 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = _arguments(argv)
     _quiet()
     try:
         code: int = arguments.run(arguments)
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return BAD_INPUT
-    except EngineError as error:
+    except (EngineError, StepLost) as error:
         print(f"rft: {error}", file=sys.stderr)
         return BROKEN
     except KeyboardInterrupt:
@@ -52,6 +53,17 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     for name in ("TRL_EXPERIMENTAL_SILENCE", "HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_NO_ADVISORY_WARNINGS"):
         os.environ.setdefault(name, "1")
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    # argparse takes positionals in one stretch only, and people write overrides behind options too.
+    if rest and (not hasattr(arguments, "overrides") or any(r.startswith("-") or "=" not in r for r in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.overrides += rest
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -119,10 +131,10 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    config = load(arguments.config, *arguments.overrides)  # before the imports below, which take seconds
     from rl.train import Training
     from rl.watch import Screen, Watcher
 
-    config = load(arguments.config, *arguments.overrides)
     console = Console()
     leader = int(os.environ.get("RANK", "0")) == 0
     screen = Screen(console)
@@ -139,25 +151,27 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _eval(arguments: argparse.Namespace) -> int:
-    from rl.measure import load_run, measure
+    config = load_run(arguments.config, *arguments.overrides)
+    from rl.measure import measure
     from rl.report import details
     from rl.watch import Screen
 
     console = Console()
     with Screen(console) as screen:
-        reports = measure(load_run(arguments.config, *arguments.overrides), screen)
+        reports = measure(config, screen)
     console.print(details(reports))
     _write_json(arguments.json, {name: report.as_dict() for name, report in reports.items()})
     return OK
 
 
 def _play(arguments: argparse.Namespace) -> int:
-    from rl.measure import load_run
     from rl.stage import play
 
     config = load_run(arguments.config, *arguments.overrides)
-    play(config, Console(), policy=arguments.policy, index=arguments.task, url=arguments.url, greedy=arguments.greedy)
-    return OK
+    played = play(
+        config, Console(), policy=arguments.policy, index=arguments.task, url=arguments.url, greedy=arguments.greedy
+    )
+    return BROKEN if played.episode.broken else OK
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

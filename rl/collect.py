@@ -56,6 +56,10 @@ class Collected:
     seconds: float
 
 
+class StepLost(RuntimeError):
+    """Nothing can be learned from a step: every episode broke, or too many have no score. The machinery's fault."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Collector:
     """Fills steps with groups."""
@@ -65,10 +69,19 @@ class Collector:
     log: GroupLog
     group_size: int
     refill: int = 0
+    max_unscored: float = 1.0
+    """The share of a step's whole episodes that may stay without a score."""
     on_played: Callable[[Played], None] = field(default=lambda played: None)
 
     async def collect(self, policy: Policy, step: int, groups: int) -> Collected:
-        """Play until there are `groups` groups. The order of what is dealt does not depend on the clock."""
+        """Play until there are `groups` groups. The order of what is dealt does not depend on the clock.
+
+        Groups with an episode that has no score are recorded last, once the step is known to hold: after
+        the cause is mended, a resume plays them again.
+
+        Raises:
+            StepLost: every episode broke, or more than `max_unscored` of the others have no score.
+        """
         started = time.perf_counter()
         kept = self.log.recorded(step)
         wanted, budget, reused = groups, self.refill, 0
@@ -82,6 +95,10 @@ class Collector:
             flat += [group for group in played if not group.informative]
             wanted = min(budget, groups - len(informative))
             budget -= wanted
+        self._refuse_lost([p for group in (*informative, *flat) for p in group.played])
+        for group in (*informative, *flat):
+            if group.ticket.position not in kept and not _scored(group):
+                self.log.record(step, group)
         chosen = informative + flat[: groups - len(informative)]
         return Collected(
             groups=tuple(sorted(chosen, key=lambda group: group.ticket.position)),
@@ -107,7 +124,26 @@ class Collector:
             if len(parts[ticket.position]) == size:
                 ordered = tuple(parts[ticket.position][k] for k in range(size))
                 done[ticket.position] = Group(ticket=ticket, played=ordered)
-                self.log.record(step, done[ticket.position])
+                if _scored(done[ticket.position]):
+                    self.log.record(step, done[ticket.position])
 
         await self.player.play_all(jobs, policy, on_played)
         return [done[ticket.position] for ticket in tickets]
+
+    def _refuse_lost(self, played: Sequence[Played]) -> None:
+        whole = [p for p in played if not p.episode.broken]
+        if played and not whole:
+            last = played[-1].episode
+            raise StepLost(
+                f"all {len(played)} episodes of this step broke ({last.stop}: {last.fault}); mend it, then --resume"
+            )
+        errors = [p.score.error for p in whole if p.score.error is not None]
+        if len(errors) > self.max_unscored * len(whole):
+            raise StepLost(
+                f"{len(errors)} of {len(whole)} episodes of this step have no score, more than rollout.max_unscored "
+                f"{self.max_unscored:g} allows; the last: {errors[-1]}. Mend the reward, then --resume"
+            )
+
+
+def _scored(group: Group) -> bool:
+    return all(p.score.error is None for p in group.played)

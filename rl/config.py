@@ -4,7 +4,7 @@
 
 `trainer` takes every field of TRL's `GRPOConfig`, `lora` every field of PEFT's `LoraConfig`, `engine`
 every engine argument of vLLM; they are checked where those libraries are imported. All else is
-checked here, without them.
+checked here, without them. A setting that would have no effect is an error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,18 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from envs.errors import InputError
+from envs.errors import InputError, unknown
+from rl.credit import CREDIT
+from rl.options import checked
+
+CONFIG = "config.json"
+"""In a run directory: the config it was made with."""
+
+ADAPTER = "adapter"
+"""And there, the trained adapter."""
+
+BASE = "base"
+"""And the embedded policy that it adapts."""
 
 
 class Section(BaseModel):
@@ -52,6 +63,9 @@ class RolloutConfig(Section):
     top_k: int = Field(0, ge=0)
     concurrency: int = Field(256, ge=1)
     retries: int = Field(2, ge=0)
+    """How often an episode that the machinery broke is played again."""
+    max_unscored: float = Field(0.5, ge=0, le=1)
+    """The share of a step's episodes that the reward may fail to score before the run stops."""
 
 
 class EngineConfig(BaseModel):
@@ -76,6 +90,20 @@ class EngineConfig(BaseModel):
             raise ValueError("engine.url belongs to engine.kind 'server', and that one needs it")
         return self
 
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> EngineConfig:
+        """The other engines' settings; those of vLLM are checked where vLLM is imported."""
+        if self.kind == "vllm":
+            return self
+        if self.handover != "auto":
+            raise ValueError(f"engine.handover would have no effect with engine.kind {self.kind!r}; remove it")
+        if self.kind == "server" and self.dtype != "auto":
+            raise ValueError("engine.dtype would have no effect: the server has its own; remove it")
+        if self.kind == "server" and self.arguments:
+            names = ", ".join(f"engine.{name}" for name in self.arguments)
+            raise ValueError(f"{names} would have no effect: engine arguments go to `vllm serve`; remove them")
+        return self
+
 
 class ChatConfig(Section):
     template: str | None = None
@@ -94,6 +122,13 @@ class CreditConfig(BaseModel):
     @property
     def options(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
+
+    @model_validator(mode="after")
+    def _known(self) -> CreditConfig:
+        if self.name not in CREDIT:
+            raise ValueError(f"credit.name: {unknown('estimator', self.name, CREDIT)}")
+        checked(CREDIT[self.name], self.options, f"credit, with {self.name}", given=2)
+        return self
 
 
 class FeedConfig(Section):
@@ -135,12 +170,18 @@ class Config(Section):
     tiny: dict[str, Any] = {}
     """How the embedded policy is made, for model "tiny"."""
     adapter: Path | None = None
-    """A LoRA adapter to start from, or to evaluate."""
+    """A LoRA adapter to evaluate."""
 
     @model_validator(mode="after")
     def _tiny_needs_tiny(self) -> Config:
         if self.tiny and self.model != "tiny":
             raise ValueError("the section 'tiny' belongs to model 'tiny'")
+        return self
+
+    @model_validator(mode="after")
+    def _deterministic_needs_vllm(self) -> Config:
+        if self.deterministic and self.engine.kind != "vllm":
+            raise ValueError(f"deterministic: engine.kind {self.engine.kind!r} can't keep it; set it to vllm")
         return self
 
 
@@ -151,9 +192,11 @@ def load(path: str | Path, *overrides: str) -> Config:
         InputError: no such file, not YAML, an unknown key (with the nearest valid one), a wrong type.
     """
     try:
-        text = Path(path).read_text()
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: can't read the config: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: can't read the config: it is not text in UTF-8") from error
     try:
         tree = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
@@ -165,6 +208,22 @@ def load(path: str | Path, *overrides: str) -> Config:
     return parse(tree, where=str(path))
 
 
+def load_run(path: Path, *overrides: str) -> Config:
+    """A config file as it is; of a run directory its resolved config, with the adapter it made.
+
+    Raises:
+        InputError: the directory holds no run, or a run that has made no adapter yet.
+    """
+    if not path.is_dir():
+        return load(path, *overrides)
+    if not (path / CONFIG).exists():
+        raise InputError(f"{path} holds no run (there is no {CONFIG}); name a config file or a run directory")
+    if not (path / ADAPTER).is_dir():
+        raise InputError(f"{path} has no {ADAPTER}/ yet: train it to the end, or name a checkpoint as adapter=PATH")
+    model = [f"model={path / BASE}", "tiny={}"] if (path / BASE).is_dir() else []
+    return load(path / CONFIG, f"adapter={path / ADAPTER}", *model, *overrides)
+
+
 def parse(tree: Mapping[str, Any], where: str = "config") -> Config:
     """A config of plain data, as `load` reads it."""
     try:
@@ -174,7 +233,15 @@ def parse(tree: Mapping[str, Any], where: str = "config") -> Config:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads `1e-4` as a string; people mean a number."""
+    """YAML 1.1 reads `1e-4` as a string, where people mean a number; and of a key given twice it takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        for twice in {key for key in keys if keys.count(key) > 1}:
+            raise yaml.constructor.ConstructorError(
+                problem=f"the key {twice!r} is there twice", problem_mark=node.start_mark
+            )
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+CLEAN_UP_SECONDS = 30.0
+"""How long an interrupted coroutine may take to clean up."""
 
 
 class BackgroundLoop:
@@ -20,38 +24,43 @@ class BackgroundLoop:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._closing = False
         self._thread = threading.Thread(target=self._main, name="rollout-loop", daemon=True)
         self._thread.start()
 
     def _main(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
+        while not self._closing:
+            # A task that raises SystemExit ends `run_forever` too; whoever waits for the task gets it.
+            with contextlib.suppress(SystemExit, KeyboardInterrupt):
+                self._loop.run_forever()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run to the end and return the result; what it raises, this raises.
 
         Interrupting the waiting thread cancels the coroutine and waits for its clean-up.
         """
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        ended, started = threading.Event(), list[asyncio.Task[T]]()
+
+        def start() -> None:
+            task = self._loop.create_task(coroutine)
+            started.append(task)
+            task.add_done_callback(lambda _: ended.set())
+
+        self._loop.call_soon_threadsafe(start)
         try:
-            return future.result()
+            ended.wait()
         except BaseException:
-            if future.cancel():
-                self._drain()
+            self._loop.call_soon_threadsafe(lambda: started[0].cancel())
+            ended.wait(CLEAN_UP_SECONDS)
             raise
-
-    def _drain(self, seconds: float = 10.0) -> None:
-        async def others() -> None:
-            tasks = asyncio.all_tasks() - {asyncio.current_task()}
-            if tasks:
-                await asyncio.wait(tasks, timeout=seconds)
-
-        asyncio.run_coroutine_threadsafe(others(), self._loop).result()
+        return started[0].result()
 
     def close(self) -> None:
         """Stop the loop and its thread. Idempotent."""
         if self._thread.is_alive():
+            self._closing = True
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import openai
 from openai import AsyncOpenAI
+from openai.types.chat import ChatCompletion
 
 from envs.environment import ToolSpec
 from envs.types import Completion, Cost, Episode, Message, ToolCall
@@ -28,8 +29,9 @@ class Policy(Protocol):
     """Anything that plays: given the episode so far and the tools, the next completion.
 
     Raises:
-        PolicyError: no answer could be had.
+        PolicyError: no answer could be had, this time.
         ContextFull: the conversation no longer fits.
+        EngineError: no answer can be had any more: the run has to stop.
     """
 
     async def __call__(self, episode: Episode, tools: Mapping[str, ToolSpec], /) -> Completion: ...
@@ -76,10 +78,15 @@ class ChatPolicy:
         messages: list[Any] = [as_openai(message) for message in episode.messages]
         try:
             answer = await self._client.chat.completions.create(model=self._model, messages=messages, **request)
+        except openai.BadRequestError as error:
+            if error.code == "context_length_exceeded" or "context length" in error.message:
+                raise ContextFull(error.message) from error
+            raise PolicyError(f"{self._client.base_url}: {error}") from error
         except openai.OpenAIError as error:
             raise PolicyError(f"{self._client.base_url}: {error}") from error
-        if not answer.choices:
-            raise PolicyError(f"{self._client.base_url}: the answer has no choices")
+        # The client hands over whatever came with status 200, be it a proxy's web page.
+        if not isinstance(answer, ChatCompletion) or not answer.choices:
+            raise PolicyError(f"{self._client.base_url}: what it answers is no chat completion")
         choice = answer.choices[0]
         calls = tuple(
             ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)
@@ -136,6 +143,8 @@ class EnginePolicy:
                 seed=seed,
             )
         except EngineError as error:
+            if not await self._engine.healthy():
+                raise  # no episode can go on: better to stop than to record all of them as broken
             raise PolicyError(str(error)) from error
         cut_by_context = sampled.finish == "length" and limit < self._sampling.max_tokens
         return Completion(

@@ -188,11 +188,12 @@ class Run:
         self.ledger.flush()
 
     def rewind(self, step: int) -> None:
-        """Take back the metrics of later steps than `step`: a resumed run will write them again."""
-        for line in self.metrics.lines():
-            if line.record.get("step", 0) > step:
-                self.metrics.cut(line.start)
-                return
+        """Take back metrics and evaluations of later steps than `step`: a resumed run will write them again."""
+        for journal in (self.metrics, self._evaluations, self._evaluated):
+            later = (line.start for line in journal.lines() if line.record.get("step", 0) > step)
+            start = next(later, None)
+            if start is not None:
+                journal.cut(start)
 
     def verify(self) -> None:
         """Read everything that was written and compare it to its hashes.

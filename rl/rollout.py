@@ -8,6 +8,7 @@ again, and is left out if it fails again; what we got wrong raises and stops the
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,11 @@ from envs.errors import EnvLost
 from envs.types import Cost, Episode, Stop, Task, Turn
 from rewards.score import Reward, Score, check
 from rl.policy import ContextFull, Policy, PolicyError
+
+log = logging.getLogger(__name__)
+
+CLOSE_SECONDS = 30.0
+"""How long an environment may take to close before the run goes on without it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,36 +52,41 @@ class Played:
 
 
 async def run_episode(env: Environment, policy: Policy, limits: Limits, *, id: str) -> Episode:
-    """Play one episode. However it ends, the end is `episode.stop`; only our own bugs raise.
+    """Play one episode. However it ends, the end is `episode.stop`.
 
+    What raises is a bug, of ours or of the environment's author, or an engine that died.
     `env.close()` runs in every case, cancellation included.
     """
     episode = Episode(id=id, env=env.name, task=env.task)
     started = time.perf_counter()
     try:
-        async with asyncio.timeout(limits.seconds) as clock:
-            await env.setup()
-            episode.context = env.context()
-            while episode.stop is None:
-                episode.stop = await _play_turn(env, policy, limits, episode)
-    except TimeoutError:
-        if not clock.expired():
-            raise
-        episode.stop = Stop.TIMEOUT
-    except ContextFull:
-        episode.stop = Stop.MAX_TOKENS
+        episode.stop = await _play(env, policy, limits, episode)
+        episode.state = env.state()
     except EnvLost as error:
         episode.stop, episode.fault = Stop.ENV_LOST, str(error)
     except PolicyError as error:
         episode.stop, episode.fault = Stop.FAULT, str(error)
     finally:
-        try:
-            episode.state = env.state()
-        except EnvLost as error:
-            episode.stop, episode.fault = Stop.ENV_LOST, str(error)
         episode.cost += Cost(seconds=time.perf_counter() - started)
-        await env.close()
+        await _close(env)
     return episode
+
+
+async def _play(env: Environment, policy: Policy, limits: Limits, episode: Episode) -> Stop:
+    """Turn after turn, to the stop that they lead to."""
+    try:
+        async with asyncio.timeout(limits.seconds) as clock:
+            await env.setup()
+            episode.context = env.context()
+            while (stop := await _play_turn(env, policy, limits, episode)) is None:
+                pass
+    except TimeoutError:
+        if not clock.expired():
+            raise
+        return Stop.TIMEOUT
+    except ContextFull:
+        return Stop.MAX_TOKENS
+    return stop
 
 
 async def _play_turn(env: Environment, policy: Policy, limits: Limits, episode: Episode) -> Stop | None:
@@ -91,6 +102,18 @@ async def _play_turn(env: Environment, policy: Policy, limits: Limits, episode: 
     if env.done or not completion.message.tool_calls:
         return Stop.DONE
     return limits.reached(episode)
+
+
+async def _close(env: Environment) -> None:
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS) as clock:
+            await env.close()
+    except EnvLost:
+        log.debug("environment %s was gone when it was closed", env.name)
+    except TimeoutError:
+        if not clock.expired():
+            raise
+        log.warning("environment %s took longer than %g s to close and was left behind", env.name, CLOSE_SECONDS)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -141,5 +164,6 @@ class Player:
             async with asyncio.TaskGroup() as group:
                 jobs = [group.create_task(one(i, task, id)) for i, (task, id) in enumerate(tasks)]
         except BaseExceptionGroup as group_error:
-            raise group_error.exceptions[0] from group_error
+            # One bug tends to show in many episodes at once, and the first says it all.
+            raise group_error.exceptions[0] from None
         return [job.result() for job in jobs]

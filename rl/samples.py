@@ -11,7 +11,7 @@ turn advantages (0.5, -1.0):
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rl.chat import Row, row
@@ -34,8 +34,8 @@ class Sample:
 def samples(group: Group, name: str, options: Mapping[str, Any], filler_id: int) -> list[Sample]:
     """The rows of a group, credit assigned.
 
-    A broken episode that has no tokens becomes a row of one masked `filler_id`, so that the batch
-    keeps its shape; it carries no loss.
+    An episode that ended before its first turn becomes a row of one masked `filler_id`, so that the
+    batch keeps its shape; it carries no loss.
     """
     outcome = [None if p.score.error else p.score.value for p in group.played]
     rewards = [_turn_rewards(p) for p in group.played]
@@ -48,19 +48,13 @@ def _turn_rewards(played: Played) -> Sequence[float | None]:
 
 
 def _sample(played: Played, advantages: Sequence[float], filler_id: int) -> Sample:
+    reward = None if played.score.error else played.score.total
     if not played.episode.turns:
         filler = (filler_id,)
         empty = Row(prompt_ids=filler, completion_ids=filler, mask=(0,), logprobs=(0.0,), turns=(-1,))
-        return Sample(row=empty, advantages=(0.0,), reward=None)
+        return Sample(row=empty, advantages=(0.0,), reward=reward)
     tokens = row(played.episode)
     spread = tuple(advantages[turn] if turn >= 0 else 0.0 for turn in tokens.turns)
-    reward = None if played.score.error else played.score.total
     if reward is None:
-        tokens = Row(
-            prompt_ids=tokens.prompt_ids,
-            completion_ids=tokens.completion_ids,
-            mask=(0,) * len(tokens.mask),
-            logprobs=tokens.logprobs,
-            turns=tokens.turns,
-        )
+        tokens = replace(tokens, mask=(0,) * len(tokens.mask))
     return Sample(row=tokens, advantages=spread, reward=reward)

@@ -6,52 +6,25 @@ with Session(config, model) as session:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-import envs
-import rewards
-from envs.environment import Environment
 from envs.errors import InputError
-from envs.tasks import load
 from envs.types import Task
+from rl import scene, tiny
 from rl.chat import Chat
-from rl.config import Config
+from rl.config import ChatConfig, Config, EngineConfig
 from rl.engines import Engine, Sampling
+from rl.engines.adapter import read_config
 from rl.loop import BackgroundLoop
 from rl.policy import EnginePolicy
-from rl.rollout import Limits, Played, Player
-
-
-def environment(config: Config) -> type[Environment]:
-    """The environment a config names."""
-    return envs.find(config.env.use)
-
-
-def tasks(config: Config, split: str) -> list[Task]:
-    """The tasks of a split, from the config's own data or from the environment."""
-    if split in config.env.data:
-        return load(config.env.data[split], split=split)
-    try:
-        return environment(config).tasks(split, **config.env.options)
-    except TypeError as error:
-        raise InputError(f"env.options: {error}") from error
-
-
-def player(config: Config) -> Player:
-    """What plays and scores episodes by a config's rules."""
-    rollout = config.rollout
-    return Player(
-        env=environment(config),
-        reward=rewards.build(config.reward),
-        limits=Limits(turns=rollout.turns, tokens=rollout.tokens, seconds=rollout.seconds),
-        concurrency=rollout.concurrency,
-        retries=rollout.retries,
-    )
+from rl.rollout import Played
+from rl.trainers.settings import LORA_DEFAULTS
 
 
 def read_tokenizer(model: str) -> PreTrainedTokenizerBase:
@@ -60,13 +33,38 @@ def read_tokenizer(model: str) -> PreTrainedTokenizerBase:
     Raises:
         InputError: there is no such model, here or on the Hub.
     """
+    _look_for(model)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model)
     except (OSError, ValueError) as error:
-        raise InputError(f"model {model!r}: no tokenizer could be loaded: {error}") from error
+        raise InputError(f"model {model!r}: no tokenizer could be loaded: {str(error).splitlines()[0]}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def read_network(model: str) -> PretrainedConfig:
+    """The architecture of a model, without its weights.
+
+    Raises:
+        InputError: there is no such model, here or on the Hub.
+    """
+    _look_for(model)
+    try:
+        network: PretrainedConfig = AutoConfig.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise InputError(f"model {model!r}: its config can't be loaded: {str(error).splitlines()[0]}") from error
+    return network
+
+
+def _look_for(model: str) -> None:
+    """Refuse what can only be meant as a directory and is none: the Hub would be asked for it, at length.
+
+    A directory `user/model` that is there shadows the Hub's name, as it does in transformers.
+    """
+    on_hub = model.count("/") <= 1 and not model.startswith((".", "/", "~"))
+    if not Path(model).is_dir() and not on_hub:
+        raise InputError(f"model {model!r}: there is no such directory; name one, a model on the Hub, or tiny")
 
 
 def open_chat(config: Config, tokenizer: PreTrainedTokenizerBase) -> Chat:
@@ -79,6 +77,34 @@ def open_chat(config: Config, tokenizer: PreTrainedTokenizerBase) -> Chat:
     return Chat(tokenizer, template=text, template_kwargs=config.chat.kwargs)
 
 
+def check(config: Config) -> None:
+    """Find what is wrong with a config before anything is written and any engine is started.
+
+    Raises:
+        InputError: what, and what to do about it.
+    """
+    scene.player(config)
+    scene.tasks(config, config.env.evaluate)
+    _check_engine(config.engine)
+    if config.adapter is not None:
+        read_config(config.adapter)
+    if config.model != "tiny":
+        open_chat(config, read_tokenizer(config.model))
+    elif config.chat != ChatConfig():
+        open_chat(config, tiny.tokenizer())
+
+
+def _check_engine(engine: EngineConfig) -> None:
+    if engine.kind == "vllm":
+        from rl.engines import vllm
+
+        vllm.check_arguments(engine.arguments, also=EngineConfig.model_fields)
+    elif engine.kind == "transformers":
+        from rl.engines import transformers
+
+        transformers.check_arguments(engine.arguments, also=EngineConfig.model_fields)
+
+
 class Session:
     """Everything that plays, opened once and closed once."""
 
@@ -86,8 +112,7 @@ class Session:
         self.config, self.model = config, model
         self.tokenizer = read_tokenizer(model)
         self.chat = open_chat(config, self.tokenizer)
-        self.player = player(config)
-        environment(config).tools()  # a tool that has no schema is found now, not in the first episode
+        self.player = scene.player(config)
         self.loop = BackgroundLoop()
         self.engine: Engine
         try:
@@ -143,21 +168,29 @@ class Session:
 
 async def _open_engine(config: Config, model: str) -> Engine:
     engine = config.engine
-    common: dict[str, Any] = {"model": model, "dtype": engine.dtype, "seed": config.seed}
+    lora = LORA_DEFAULTS | config.lora if config.adapter is None else read_config(config.adapter)
+    if engine.kind == "server":
+        from rl.engines.server import ServerEngine
+
+        assert engine.url is not None
+        return await ServerEngine.open(url=engine.url, lora=lora, api_key=os.environ.get("VLLM_API_KEY"))
+    arguments = engine.arguments
+    limits = {"max_model_len": arguments.pop("max_model_len")} if "max_model_len" in arguments else {}
     if engine.kind == "transformers":
         from rl.engines.transformers import TransformersEngine
 
-        return await TransformersEngine.open(**common)
+        return await TransformersEngine.open(
+            model=model, lora=lora, dtype=engine.dtype, seed=config.seed, engine_args=arguments, **limits
+        )
     from rl.engines.vllm import VllmEngine
-    from rl.trainers.settings import LORA_DEFAULTS
 
-    arguments = engine.arguments
-    if "max_model_len" in arguments:
-        common["max_model_len"] = arguments.pop("max_model_len")
     return await VllmEngine.open(
-        **common,
-        lora=LORA_DEFAULTS | config.lora,
+        model=model,
+        lora=lora,
         handover=engine.handover,
+        dtype=engine.dtype,
         deterministic=config.deterministic,
+        seed=config.seed,
         engine_args=arguments,
+        **limits,
     )

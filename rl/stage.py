@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 
@@ -15,10 +16,10 @@ from envs.environment import Environment
 from envs.errors import InputError
 from envs.tools import ToolSpec
 from envs.types import Completion, Episode, Message, Task, ToolCall
-from rl import session
+from rl import scene
 from rl.config import Config
-from rl.policy import ChatPolicy, Policy, ScriptPolicy
-from rl.rollout import Played, Player, run_episode
+from rl.policy import ChatPolicy, Policy, PolicyError, ScriptPolicy
+from rl.rollout import Played, Player
 
 STYLES = {"system": "dim", "user": "cyan", "assistant": "green", "tool": "yellow"}
 
@@ -49,7 +50,10 @@ class Typed:
     async def __call__(self, episode: Episode, tools: Mapping[str, ToolSpec], /) -> Completion:
         for spec in tools.values():
             self._console.print(f"  {spec.name}: {spec.description}", style="dim", highlight=False)
-        line = (await asyncio.to_thread(self._read, 'your turn (an answer, or: tool {"argument": ...})> ')).strip()
+        try:
+            line = (await asyncio.to_thread(self._read, 'your turn (an answer, or: tool {"argument": ...})> ')).strip()
+        except EOFError as error:
+            raise PolicyError("you left") from error
         name, _, arguments = line.partition(" ")
         calls: tuple[ToolCall, ...] = ()
         if name in tools:
@@ -63,13 +67,13 @@ def play(config: Config, console: Console, *, policy: str, index: int, url: str 
     Raises:
         InputError: there is no such task, or the policy needs something that was not given.
     """
-    tasks = session.tasks(config, config.env.evaluate)
+    tasks = scene.tasks(config, config.env.evaluate)
     if not 0 <= index < len(tasks):
         raise InputError(f"--task {index}: there are {len(tasks)} held-out tasks, numbered from 0")
-    player = session.player(config)
+    player = dataclasses.replace(scene.player(config), retries=0)  # what was shown can't be taken back
     if policy == "engine":
         return _with_engine(config, console, player, tasks[index], greedy)
-    chosen = _without_engine(config, console, policy, url, tasks[index], session.environment(config))
+    chosen = _without_engine(config, console, policy, url, tasks[index], scene.environment(config))
     return asyncio.run(_perform(player, tasks[index], chosen, console))
 
 
@@ -90,10 +94,11 @@ def _without_engine(
 def _with_engine(config: Config, console: Console, player: Player, task: Task, greedy: bool) -> Played:
     from accelerate import PartialState
 
-    from rl.session import Session
+    from rl.session import Session, check
     from rl.train import model_path
     from rl.watch import Watcher
 
+    check(config)
     model, _ = model_path(config, PartialState(cpu=True), Watcher())
     with Session(config, model) as playing:
         playing.serve_adapter()
@@ -103,9 +108,8 @@ def _with_engine(config: Config, console: Console, player: Player, task: Task, g
 
 async def _perform(player: Player, task: Task, policy: Policy, console: Console) -> Played:
     aloud = Aloud(policy, console)
-    episode = await run_episode(player.env(task), aloud, player.limits, id=f"{task.id}#0")
-    aloud.show(episode)
-    played = Played(episode=episode, score=await player.reward(episode))
+    played = await player.play(task, aloud, id=f"{task.id}#0")
+    aloud.show(played.episode)
     show_end(console, played)
     return played
 

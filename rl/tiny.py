@@ -27,15 +27,10 @@ from envs.types import Completion, Episode, Message, Stop, Task, Turn
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM, TrainerCallback
 
-SPECIAL = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<tool_call>",
-    "</tool_call>",
-    "<tool_response>",
-    "</tool_response>",
-)
+    from rl.chat import Row
+
+TURNS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+SPECIAL = (*TURNS, "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
 
 PIECES = r"\p{N}|\n|[^\p{N}\n,.]+[,.]?|[,.]"
 """What the tokenizer may merge within: digits stay single, so that numbers can be copied, and text is
@@ -87,8 +82,8 @@ class Recipe:
     orders: tuple[int, int] = (1, 2)
     """Fewest and most orders of a demonstration. What a policy never saw here it won't do at all."""
     noise: Noise = field(default_factory=Noise)
-    demonstrations: int = 1440
-    steps: int = 360
+    demonstrations: int = 2800
+    steps: int = 700
     batch: int = 8
     """Episodes a step."""
     learning_rate: float = 4e-3
@@ -145,7 +140,7 @@ def make(directory: Path | str, recipe: Recipe | None = None, *, progress: Progr
     started = time.perf_counter()
     episodes = demonstrations(recipe.demonstrations, orders=recipe.orders, noise=recipe.noise, seed=recipe.seed)
     words = tokenizer()
-    rows = rows_of(episodes, Chat(words), ())  # no tools: the template would not show them
+    rows = rows_of(episodes, Chat(words), ())  # no tools: the template shows none
     torch.manual_seed(recipe.seed)
     network = model(words, recipe.shape)
     loss = _warm_start(network, words, rows, recipe, progress)
@@ -264,7 +259,7 @@ def _corpus(episodes: Iterable[Episode]) -> Iterator[str]:
 def _warm_start(
     network: Qwen3ForCausalLM,
     words: PreTrainedTokenizerBase,
-    rows: Sequence[Any],
+    rows: Sequence[Row],
     recipe: Recipe,
     progress: Progress | None,
 ) -> float:
@@ -282,7 +277,8 @@ def _warm_start(
         "lr_scheduler_kwargs": {"num_decay_steps": decay, "decay_type": "linear", "min_lr_ratio": 0.02},
         "warmup_steps": warmup,
         "max_grad_norm": 1.0,
-        "train_sampling_strategy": "group_by_length",
+        # Batches of like lengths would pad less, but teach a batch at a time when to stop, not from the request.
+        "train_sampling_strategy": "random",
         "seed": recipe.seed,
         "logging_steps": min(10, recipe.steps),
         "save_strategy": "no",

@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from pydantic import TypeAdapter, ValidationError
-from transformers import set_seed
+from transformers import Qwen3Config, set_seed
 
 from envs.errors import InputError
-from rl import checkpoint, session, tiny
+from rl import checkpoint, scene, session, tiny
 from rl.collect import Collected, Collector
-from rl.config import Config, nearest
+from rl.config import ADAPTER, BASE, Config, nearest
 from rl.evaluate import Report, summarise
 from rl.feed import Feed
 from rl.records import Run
+from rl.rollout import Played
 from rl.samples import Sample, samples
-from rl.session import Session
+from rl.session import Session, read_network
 from rl.trainers.callbacks import Interrupt, Metrics, OnStep, Seal
 from rl.trainers.grpo import EpisodeGRPOTrainer
-from rl.trainers.settings import grpo_config, lora_config
+from rl.trainers.settings import check_targets, grpo_config, lora_config, window
+from rl.trainers.start import continued
+from rl.trainers.table import EpisodeTable
 from rl.watch import Watcher
 
-ADAPTER = "adapter"
-"""Where, in the run directory, the trained adapter lies."""
-
-BASE = "base"
-"""And the embedded policy that it adapts."""
+WEIGHTS = "adapter_model.safetensors"
+"""What PEFT calls the weights of an adapter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,34 +53,61 @@ class Training:
 
     def __init__(self, config: Config, *, resume: bool, watcher: Watcher) -> None:
         self.config, self.watcher = config, watcher
-        self.process = PartialState(cpu=not _on_gpu())
-        self.rank = self.process.process_index
         self.args = grpo_config(config, config.output_dir)
+        self.process = PartialState()  # as the arguments have set it up
+        self.rank = self.process.process_index
         self.lora = lora_config(config.lora)
-        self.tasks = session.tasks(config, config.env.train)
+        self.resumed = resume
+        self.tasks = scene.tasks(config, config.env.train)
+        self._check()
+        before = _entries(config.output_dir)
         self.run = self._open_run(resume)
-        self.start = checkpoint.newest(config.output_dir) if resume else None
-        self.limit, self.args.save_total_limit = self.args.save_total_limit, None
-        self.model, self.warm_start_seconds = model_path(config, self.process, watcher)
-        self.session = Session(config, self.model)
-        self.trainer = self._trainer()
+        try:
+            self.start = checkpoint.newest(config.output_dir) if resume else None
+            self.limit, self.args.save_total_limit = self.args.save_total_limit, None
+            self.model, self.warm_start_seconds = model_path(config, self.process, watcher)
+            self.session = Session(config, self.model)
+            self.trainer = self._trainer()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, InputError) and not resume and not self.rank:
+                _take_back(config.output_dir, before)
+            raise
+
+    def _check(self) -> None:
+        """Everything that can be wrong with the config and be seen before the run directory is made."""
+        session.check(self.config)
+        recipe = tiny_recipe(self.config)
+        made = Qwen3Config(num_hidden_layers=recipe.shape.layers)
+        check_targets(made if self.config.model == "tiny" else read_network(self.config.model), self.lora)
 
     def _open_run(self, resume: bool) -> Run:
-        path = self.config.output_dir
-        if resume or self.rank:
+        path, asked = self.config.output_dir, resolved(self.config)
+        if self.rank:
             self.process.wait_for_everyone()
-            run = Run.resume(path, rank=self.rank)
-            if run.config != resolved(self.config):
-                raise InputError(
-                    f"{path} was made with another config; resume with {path}/config.json, or name another"
-                )
-        else:
-            run = Run.create(path, resolved(self.config))
-        if not self.rank:
-            checkpoint.sweep(path)
-        if not resume and not self.rank:
-            self.process.wait_for_everyone()
+            return Run.resume(path, rank=self.rank)
+        run = Run.resume(path) if resume else Run.create(path, asked)
+        try:
+            self._refuse_other(run, asked)
+        except BaseException:
+            run.close()
+            raise
+        if not resume:
+            run.note("started", processes=self.process.num_processes)
+        checkpoint.sweep(path)
+        self.process.wait_for_everyone()
         return run
+
+    def _refuse_other(self, run: Run, asked: Mapping[str, Any]) -> None:
+        if run.config != asked:
+            raise InputError(
+                f"{run.path} was made with another config (see {', '.join(differing(run.config, asked))}); resume with "
+                f"{run.path}/config.json, or name another output_dir"
+            )
+        world = self.process.num_processes
+        begun = [entry["processes"] for entry in run.ledger.read() if entry["kind"] == "started"]
+        if begun not in ([], [world]):
+            raise InputError(f"{run.path} was begun with {begun[0]} processes, not {world}: resume with as many")
 
     def _trainer(self) -> EpisodeGRPOTrainer:
         state = checkpoint.read_state(self.start, self.rank) if self.start else {}
@@ -94,69 +124,94 @@ class Training:
             log=self.run,
             group_size=self.args.num_generations,
             refill=self.config.feed.refill,
+            max_unscored=self.config.rollout.max_unscored,
             on_played=lambda played: self.watcher.advance(),
         )
-        self.interrupt = Interrupt(self.watcher.say)
+        self.interrupt = Interrupt(self.watcher.say, window=window(self.args))
+        self.first = 0 if self.config.adapter is None else 1
+        self.version = int(state.get("version", self.first))
+        self.latest: list[Played] = []
+        callbacks = [
+            OnStep(self._stepped),
+            Metrics(self._log),
+            Seal(self.config.output_dir, lambda: {"dealt": self.feed.dealt, "version": self.version}, self.limit),
+            self.interrupt,
+        ]
+        if "wandb" in self.args.report_to:
+            os.environ.setdefault("WANDB_PROJECT", "localrft")
+            os.environ.setdefault("WANDB_DIR", str(self.config.output_dir))
+            callbacks.append(EpisodeTable(lambda: self.latest))
         set_seed(self.config.seed)
-        trainer = EpisodeGRPOTrainer(
-            model=self.model,
+        adapter = self.config.adapter
+        return EpisodeGRPOTrainer(
+            model=self.model if adapter is None else continued(self.model, adapter, self.args, self.config.lora),
             args=self.args,
             tokenizer=self.session.tokenizer,
-            lora=self.lora,
+            lora=self.lora if adapter is None else None,
             rollout=self._rollout,
+            evaluation=self._evaluate,
             tasks=len(self.tasks),
-            callbacks=[
-                OnStep(self._stepped),
-                Metrics(self._log),
-                Seal(self.config.output_dir, lambda: {"dealt": self.feed.dealt, "version": self.version}, self.limit),
-                self.interrupt,
-            ],
+            callbacks=callbacks,
         )
-        self.version = int(state.get("version", 0))
-        return trainer
 
     def train(self) -> Trained:
         """Train to the end, or to the first SIGINT; write the adapter."""
         started = time.perf_counter()
-        if self.start and not self.rank:
-            self.run.rewind(checkpoint.step_of(self.start))
-            self.run.note("resumed", checkpoint=self.start.name)
+        if self.resumed and not self.rank:
+            self.run.rewind(checkpoint.step_of(self.start) if self.start else -1)
+            self.run.note("resumed", checkpoint=self.start.name if self.start else None)
         self.trainer.train(resume_from_checkpoint=str(self.start) if self.start else None)
+        if self.args.load_best_model_at_end:
+            self.version += 1  # the weights may be those of an earlier step now
         steps = self.trainer.state.global_step
-        self._export(self.config.output_dir / ADAPTER)
+        made = self._save()
         if not self.rank:
-            self.run.note("interrupted" if self.interrupt.asked else "trained", step=steps, version=self.version)
+            how = "interrupted" if self.interrupt.stopped else "trained"
+            self.run.note(how, step=steps, version=self.version, adapter=made)
         self.run.flush()
         return Trained(
             run=self.config.output_dir,
             steps=steps,
-            interrupted=self.interrupt.asked,
+            interrupted=self.interrupt.stopped,
             seconds=time.perf_counter() - started,
         )
 
     def measure(self, label: str, *, greedy: bool) -> Report:
-        """Play the held-out tasks with the weights as they are now, and record how it went."""
+        """Play the held-out tasks with the weights as they are now, shared out among the ranks, and record them.
+
+        A collective: every rank calls it, and every rank gets the whole report.
+        """
         self._hand_over()
-        config = self.config.evaluate
-        tasks = session.tasks(self.config, self.config.env.evaluate)[: config.tasks]
+        config, world = self.config.evaluate, self.process.num_processes
+        tasks = scene.tasks(self.config, self.config.env.evaluate)[: config.tasks]
         repeats = 1 if greedy else config.samples
-        self.watcher.phase(f"{label}, {'greedy' if greedy else 'sampled'}", len(tasks) * repeats)
+        how = "greedy" if greedy else "sampled"
+        mine = tasks[self.rank :: world]
+        self.watcher.phase(f"{label}, {how}", len(mine) * repeats)
         played = self.session.play(
-            tasks,
+            mine,
             temperature=0.0 if greedy else None,
             samples=repeats,
             on_played=lambda index, played: self.watcher.advance(),
         )
-        report = summarise(played)
+        parts: list[list[Played]] = gather_object([played])
+        everything = [p for i in range(len(tasks)) for p in parts[i % world][i // world * repeats :][:repeats]]
+        report = summarise(everything)
         if not self.rank:
-            self.run.evaluated(
-                f"{label}/{'greedy' if greedy else 'sampled'}", self.trainer.state.global_step, report, played
-            )
+            self.run.evaluated(f"{label}/{how}", self.trainer.state.global_step, report, everything)
         return report
+
+    def _evaluate(self) -> dict[str, float]:
+        found = numbers(self.measure("eval", greedy=False))
+        if self.config.evaluate.greedy:
+            greedy = numbers(self.measure("eval", greedy=True))
+            found |= {f"greedy_{name}": value for name, value in greedy.items()}
+        return found
 
     def close(self) -> None:
         """Stop the engine, let go of the run directory. Idempotent."""
-        self.session.close()
+        if hasattr(self, "session"):
+            self.session.close()
         self.run.close()
 
     def _rollout(self, step: int, rows: int) -> list[Sample]:
@@ -176,23 +231,42 @@ class Training:
         if self.session.engine.version == self.version:
             return
         started = time.perf_counter()
-        directory = Path("/dev/shm" if Path("/dev/shm").is_dir() else self.config.output_dir)
-        directory = directory / f"localrft-{os.getpid()}-v{self.version}"
-        self._export(directory)
-        try:
+        with self._exported() as directory:
             self.session.loop.run(self.session.engine.load(directory, self.version))
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
         self._metric("time/hand_over", time.perf_counter() - started)
 
-    def _export(self, directory: Path) -> None:
-        self.trainer.export(directory)
+    @contextmanager
+    def _exported(self) -> Iterator[Path]:
+        """The adapter in training as files, for a moment. A collective where the weights are sharded."""
+        directory = Path("/dev/shm" if Path("/dev/shm").is_dir() else self.config.output_dir)
+        directory = directory / f"localrft-{os.getpid()}-v{self.version}"
+        try:
+            self.trainer.export(directory)
+            yield directory
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _save(self) -> str:
+        """Put the trained adapter into the run directory, whole or not at all; the SHA-256 of its weights."""
+        place = self.config.output_dir / ADAPTER
+        with self._exported() as directory:
+            weights = hashlib.sha256((directory / WEIGHTS).read_bytes()).hexdigest()
+            if len(set(gather_object([weights]))) > 1:
+                raise RuntimeError("the ranks ended with different adapters: their updates were not the same")
+            if not self.rank:
+                beside = place.with_name(f".{ADAPTER}")
+                shutil.rmtree(beside, ignore_errors=True)
+                shutil.copytree(directory, beside)
+                shutil.rmtree(place, ignore_errors=True)
+                beside.rename(place)
+        return weights
 
     def _stepped(self, step: int) -> None:
-        self.version = step
+        self.version = self.first + step
 
     def _observe(self, collected: Collected) -> None:
         played = [p for group in collected.groups for p in group.played]
+        self.latest = played
         report = summarise(played)
         sampled = sum(p.episode.cost.sampled_tokens for p in played)
         self._metric("time/rollout", collected.seconds)
@@ -214,6 +288,37 @@ class Training:
         self.run.metrics.append(dict(entry))
         if "loss" in entry:
             self.watcher.step(entry["step"], self.trainer.state.max_steps, entry)
+
+
+def _entries(directory: Path) -> set[Path] | None:
+    return set(directory.iterdir()) if directory.is_dir() else None
+
+
+def _take_back(directory: Path, before: set[Path] | None) -> None:
+    """Remove what has come into a directory since `before`; all of it if it was not there."""
+    for path in (_entries(directory) or set()) - (before or set()):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if before is None:
+        directory.rmdir()
+
+
+def numbers(report: Report) -> dict[str, float]:
+    """What is logged of an evaluation; nothing was measured, nothing is logged."""
+    success = None if report.success is None else report.success.mean
+    found = {"success": success, "reward": report.score, "turns": report.turns}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The keys, dotted, under which two config trees differ."""
+    found = []
+    for key in sorted(one.keys() | other.keys()):
+        a, b = one.get(key), other.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differing(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key}")
+    return found
 
 
 def resolved(config: Config) -> dict[str, Any]:
@@ -241,15 +346,20 @@ def tiny_recipe(config: Config) -> tiny.Recipe:
     Raises:
         InputError: a key that a recipe does not have, or a wrong type.
     """
+    _refuse_unknown(tiny.Recipe, config.tiny, "tiny")
     try:
         return TypeAdapter(tiny.Recipe).validate_python({"seed": config.seed} | config.tiny)
     except ValidationError as error:
         item = error.errors()[0]
         key = ".".join(map(str, item["loc"]))
-        raise InputError(f"tiny.{key}: {item['msg']}{nearest(key, tiny.Recipe.__dataclass_fields__)}") from error
+        raise InputError(f"tiny.{key}: {item['msg']}, not {item['input']!r}") from error
 
 
-def _on_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
+def _refuse_unknown(kind: Any, given: Mapping[str, Any], where: str) -> None:
+    """Pydantic passes over keys that a dataclass does not have, at any depth."""
+    hints = get_type_hints(kind)
+    for name, value in given.items():
+        if name not in hints:
+            raise InputError(f"{where}: unknown key {name!r}{nearest(name, hints)}")
+        if is_dataclass(hints[name]) and isinstance(value, Mapping):
+            _refuse_unknown(hints[name], value, f"{where}.{name}")

@@ -6,14 +6,14 @@ import json
 import unicodedata
 from typing import Any
 
-import families
 import pytest
-from families import FAMILIES
 from hypothesis import settings
 from hypothesis import strategies as st
 
+import families
 from envs.environment import Environment, tool
 from envs.types import Completion, Message, ToolCall, ToolResult
+from families import FAMILIES
 from rl.chat import Chat
 
 every_family = pytest.mark.parametrize("name", FAMILIES)

@@ -7,6 +7,7 @@ where it must find just that.
 from __future__ import annotations
 
 import ast
+import gc
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -20,8 +21,6 @@ FLOORS = {"envs": 0, "rewards": 1, "rl": 2}
 HEAVY = {"torch", "transformers", "trl", "vllm", "peft", "accelerate"}
 HEAVY_FILES = (
     "rl/demo.py",
-    "rl/engines/transformers.py",
-    "rl/engines/vllm.py",
     "rl/engines/vllm_worker.py",
     "rl/measure.py",
     "rl/muon.py",
@@ -30,11 +29,14 @@ HEAVY_FILES = (
     "rl/trainers/callbacks.py",
     "rl/trainers/grpo.py",
     "rl/trainers/head.py",
+    "rl/trainers/linear.py",
     "rl/trainers/settings.py",
     "rl/trainers/sft.py",
+    "rl/trainers/start.py",
+    "rl/trainers/table.py",
 )
 """The only files that may load a training stack when they are imported, by themselves or through one another."""
-CATCHES_ALL = {"envs/environment.py": 1, "envs/threads.py": 1}
+CATCHES_ALL = {"envs/environment.py": 1, "envs/threads.py": 1, "rl/engines/vllm.py": 1}
 """How often a file may catch everything: where code of others is called."""
 FILE_LINES, FUNCTION_LINES = 400, 60
 
@@ -214,6 +216,7 @@ RULES: dict[Callable[[Path], list[str]], tuple[str, str, str]] = {
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_the_house_keeps_its_rules(rule: Callable[[Path], list[str]]) -> None:
+    gc.collect()  # a finalizer that logs a traceback parses code too, and Python 3.11's parser is not reentrant
     assert rule(ROOT) == []
 
 

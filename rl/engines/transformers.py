@@ -7,12 +7,13 @@ refused. Blocks of the KV cache are not shared between turns: a shared block wou
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from envs.errors import InputError
+from envs.errors import InputError, unknown
 from envs.types import Finish
 from rl.engines import EngineError, Sampled, Sampling
 from rl.engines.adapter import read_config, refuse_unsupported
@@ -150,3 +151,17 @@ class TransformersEngine:
         if not self._closed:
             self._closed = True
             await asyncio.to_thread(self._manager.stop, block=True)
+
+
+def check_arguments(given: Iterable[str], *, also: Iterable[str] = ()) -> None:
+    """Refuse names that transformers' `ContinuousBatchingConfig` does not have; `also` might have been meant.
+
+    Raises:
+        InputError: with the nearest name there is.
+    """
+    from transformers import ContinuousBatchingConfig
+
+    names = {field.name for field in dataclasses.fields(ContinuousBatchingConfig)} | {"max_model_len"}
+    for name in given:
+        if name not in names:
+            raise InputError(f"engine: {unknown('engine argument', name, {*names, *also})}")

@@ -10,20 +10,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import difflib
 import os
 import sys
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from envs.errors import InputError
+from pydantic import ValidationError
+
+from envs.errors import InputError, reasons, unknown
 from envs.types import Finish
 from rl.engines import EngineError, Sampled, Sampling
 from rl.engines.adapter import read_config, refuse_unsupported, uniform
+from rl.ranks import LAUNCHED, device, world
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -103,7 +105,8 @@ class VllmEngine:
         """
         if lora is not None:
             refuse_unsupported(lora, "lora")
-        with _environment(ENVIRONMENT):
+        _refuse_sharing(engine_args)
+        with _environment(ENVIRONMENT, device()):
             from vllm.platforms import current_platform
 
             cpu = current_platform.is_cpu()
@@ -115,11 +118,10 @@ class VllmEngine:
             arguments = _arguments(owned | {"model": str(model)}, _defaults(cpu, engine_args), engine_args)
             needed = _DETERMINISTIC[cpu] if deterministic else {}
             with _environment(needed={**needed, TRAINER: str(os.getpid())}), _importable_main():
-                llm = _start(arguments)
+                llm = _start(arguments, engine_args)
         engine = cls(llm, handover=how, max_model_len=llm.model_config.max_model_len, max_rank=rank, cpu=cpu)
         try:
-            names = await llm.collective_rpc("shared_memory")
-            engine._shared = {name for of_worker in names for name in of_worker}
+            engine._shared = {name for names in await llm.collective_rpc("shared_memory") for name in names}
             if deterministic:
                 await engine._become_deterministic()
         except BaseException:
@@ -253,6 +255,10 @@ class VllmEngine:
         """Stop vLLM's processes. Idempotent."""
         llm, self._running = self._running, None
         if llm is not None:
+            if llm.output_handler is not None:
+                # Else it hears the engine go and logs that as a failure.
+                llm.output_handler.cancel()
+                await asyncio.wait([llm.output_handler])
             await asyncio.to_thread(llm.shutdown, timeout=CLOSE_SECONDS)
             for name in self._shared:
                 with contextlib.suppress(FileNotFoundError):  # gone, unless its owner was killed
@@ -261,12 +267,17 @@ class VllmEngine:
                     left.unlink()
 
 
-def _start(arguments: Mapping[str, Any]) -> AsyncLLM:
+def _start(arguments: Mapping[str, Any], given: Mapping[str, Any]) -> AsyncLLM:
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
     try:
         return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+    except ValidationError as error:
+        raise InputError(f"engine: {reasons(error)}") from error
+    except TypeError as error:
+        named = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        raise InputError(f"engine: vLLM can't use a value among {named}: {error}") from error
     except (RuntimeError, ValueError, OSError) as error:
         raise EngineError(f"vLLM did not start: {error}") from error
 
@@ -307,19 +318,37 @@ def _defaults(cpu: bool, given: Mapping[str, Any]) -> dict[str, Any]:
     return chosen if said else chosen | {"kv_cache_memory_bytes": CPU_CACHE_BYTES}
 
 
+def check_arguments(given: Iterable[str], *, also: Iterable[str] = ()) -> None:
+    """Refuse names that are no engine arguments of vLLM; `also` holds what else might have been meant.
+
+    Raises:
+        InputError: with the nearest name there is.
+    """
+    with _environment(ENVIRONMENT):
+        from vllm.engine.arg_utils import AsyncEngineArgs
+
+    names = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
+    for name in given:
+        if name not in names:
+            raise InputError(f"engine: {unknown('engine argument', name, {*names, *also})}")
+
+
 def _arguments(owned: Mapping[str, Any], defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """One set of engine arguments, or an InputError that names the one that can't be."""
-    from vllm.engine.arg_utils import AsyncEngineArgs
-
-    names = [field.name for field in dataclasses.fields(AsyncEngineArgs)]
+    check_arguments(given)
     for name, value in given.items():
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise InputError(f"engine.{name}: vLLM has no such engine argument.{hint}")
         if name in owned and owned[name] != value:
             raise InputError(f"engine.{name}: set to {value!r}, but it is ours to set, to {owned[name]!r}. Remove it.")
     return {**defaults, **given, **owned}
+
+
+def _refuse_sharing(given: Mapping[str, Any]) -> None:
+    for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
+        if world() > 1 and given.get(name, 1) != 1:
+            raise InputError(
+                f"engine.{name}: with several training processes each has an engine on its own device. Remove it, or "
+                "train with one process."
+            )
 
 
 @contextlib.asynccontextmanager
@@ -339,10 +368,13 @@ def _environment(
 ) -> Iterator[None]:
     """Environment for the processes started inside; what vLLM adds to it (LD_PRELOAD) goes again.
 
-    The user's values win over `defaults`, and `needed` wins over the user's.
+    The user's values win over `defaults`, and `needed` wins over the user's. What a launcher said to the
+    trainer's ranks is not passed on.
     """
     before = dict(os.environ)
     os.environ.update({**defaults, **before, **needed})
+    for name in LAUNCHED:
+        os.environ.pop(name, None)
     try:
         yield
     finally:

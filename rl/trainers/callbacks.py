@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import signal
+import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rl import checkpoint
+
+SAID = "finishing this step, then saving; once more ends at once"
 
 
 class OnStep(TrainerCallback):
@@ -43,7 +48,7 @@ class Metrics(TrainerCallback):
 
 
 class Seal(TrainerCallback):
-    """Completes and seals each checkpoint, then removes the oldest beyond `limit`."""
+    """Completes and seals each checkpoint, then removes the oldest beyond `limit`, but never the best."""
 
     def __init__(self, run: Path, state: Callable[[], Mapping[str, Any]], limit: int | None) -> None:
         self._run, self._state, self._limit = run, state, limit
@@ -56,28 +61,44 @@ class Seal(TrainerCallback):
         if process.is_main_process:
             checkpoint.seal(directory)
             if self._limit is not None:
-                checkpoint.keep(self._run, self._limit)
+                checkpoint.keep(self._run, self._limit, best=state.best_global_step)
         process.wait_for_everyone()
 
 
 class Interrupt(TrainerCallback):
-    """The first SIGINT finishes the step, saves and stops; the second ends the process at once."""
+    """The first SIGINT or SIGTERM finishes the step, saves and stops; the second ends the process at once."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self.asked = False
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    SAME = 1.0
+    """Seconds in which further signals say the same: a launcher passes on what the terminal has sent to all."""
+
+    def __init__(self, say: Callable[[str], None], *, window: int) -> None:
+        """`window`: after how many steps a checkpoint can be resumed from exactly."""
+        self._say, self._window = say, window
+        self._asked: float | None = None
+        self.stopped = False
+        """True if training ended before its end because it was asked to."""
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        signal.signal(signal.SIGINT, self._hear)
+        self._before = {number: signal.signal(number, self._hear) for number in self.SIGNALS}
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        self._say("finishing this step, then saving; Ctrl-C again ends at once")
+        now = time.monotonic()
+        if self._asked is None:
+            self._asked = now
+            # In a thread: this one may be in the middle of printing, which must not be entered twice.
+            threading.Thread(target=self._say, args=(SAID,)).start()
+        elif now - self._asked > self.SAME:
+            raise KeyboardInterrupt
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.asked:
+        if state.global_step % self._window:
+            return
+        # Ranks may have heard it in different steps, or only one of them; they must stop after the same one.
+        if any(gather_object([self._asked is not None])):
             control.should_save = control.should_training_stop = True
+            self.stopped = state.global_step < state.max_steps
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

@@ -7,25 +7,36 @@ level) are applied without a second forward; versions are counted here. The loss
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import errno
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig
-from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
+from peft import LoraConfig, PeftModel
+from safetensors import SafetensorError
+from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, TrainerControl
 from trl import GRPOConfig, GRPOTrainer
 
 from envs.errors import InputError
 from rl.samples import Sample
-from rl.trainers import head
+from rl.trainers import head, linear
 
 Rollout = Callable[[int, int], Sequence[Sample]]
 """(step, number of rows) -> the rows of whole groups, in order."""
 
+Evaluation = Callable[[], Mapping[str, float]]
+"""Plays the held-out tasks -> metrics by name, without `eval_`."""
+
 CONTRACT = {"completion_ids", "completion_mask", "prompt_ids", "prompt_mask", "advantages", "num_items_in_batch"}
 """What a batch must hold for the overrides below to mean what they say."""
+
+
+FULL_BYTES = 1 << 20
+"""A disk with less room than this is full."""
 
 
 class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -34,19 +45,20 @@ class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def __init__(
         self,
         *,
-        model: str,
+        model: str | PeftModel,
         args: GRPOConfig,
         tokenizer: PreTrainedTokenizerBase,
-        lora: LoraConfig,
+        lora: LoraConfig | None,
         rollout: Rollout,
+        evaluation: Evaluation | None = None,
         tasks: int,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
-        self._rollout = rollout
+        self._rollout, self._evaluation = rollout, evaluation
         self._batch: dict[str, Any] | None = None
         self.updates = 0
         """How often the weights have changed: the version the engine must serve."""
-        if "lm_head" in (lora.target_modules or ()):
+        if lora is not None and "lm_head" in (lora.target_modules or ()):
             raise InputError("lora.target_modules: lm_head adapters can't be served; leave it out")
         rows = max(tasks, args.generation_batch_size // args.num_generations)
         try:
@@ -58,6 +70,7 @@ class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 reward_funcs=_reward,
                 rollout_func=self._play,
                 train_dataset=Dataset.from_dict({"prompt": [""] * rows}),
+                eval_dataset=Dataset.from_dict({"prompt": [""]}),
                 callbacks=list(callbacks),
             )
         except ValueError as error:
@@ -65,11 +78,32 @@ class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 raise InputError(f"lora.target_modules: {error}") from error
             raise
         self.remove_callback(PrinterCallback)
-        head.attach(self.accelerator.unwrap_model(self.model).get_base_model(), self.temperature)
+        base = self.accelerator.unwrap_model(self.model).get_base_model()
+        head.attach(base, self.temperature, entropy_gradient=self._entropy_bonus_enabled)
+        linear.attach(base)
 
     def export(self, directory: Path) -> None:
         """Write the adapter in training as PEFT does. A collective where the weights are sharded."""
         self.accelerator.unwrap_model(self.model).save_pretrained(directory, selected_adapters=["default"])
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
+        """Play the held-out tasks, when `eval_strategy` says so: episodes say more than a loss on rows of them."""
+        assert self._evaluation is not None, "made without an evaluation"
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self._evaluation().items()}
+        self.model.eval()  # TRL adds the metrics of the mode that the model is in, and clears them
+        self.log(dict(metrics))
+        control: TrainerControl = self.control
+        self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, control, metrics)
+        return metrics
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        try:
+            super()._save_checkpoint(model, trial)
+        except (SafetensorError, RuntimeError) as error:
+            # Neither safetensors nor torch says in its own words that the disk is full.
+            if shutil.disk_usage(self.args.output_dir).free > FULL_BYTES:
+                raise
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.args.output_dir) from error
 
     def _play(self, prompts: Sequence[str], trainer: GRPOTrainer) -> dict[str, Any]:
         samples = self._rollout(self.state.global_step, len(prompts))
@@ -118,9 +152,13 @@ class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         mask = self._batch["completion_mask"] * self._batch["tool_mask"]
         labels = torch.full_like(input_ids, -100)
         labels[:, -logits_to_keep:] = input_ids[:, -logits_to_keep:].masked_fill(mask == 0, -100)
+        places, padding = without_gaps(attention_mask)
+        sampled = labels.gather(1, places).masked_fill(padding, -100)
         with self.accelerator.autocast():
-            scored = model(input_ids=input_ids, attention_mask=attention_mask, sampled_labels=labels)
-        logps, entropy = (x[:, -logits_to_keep:] for x in scored)
+            # No attention mask: all padding is at the end now, where causal attention does not look, and
+            # without a mask it is computed for half of all pairs instead of all.
+            scored = model(input_ids=input_ids.gather(1, places), sampled_labels=sampled)
+        logps, entropy = (_back(x, places, input_ids.shape[1])[:, -logits_to_keep:] for x in scored)
         if self.args.vllm_importance_sampling_correction:
             # TRL reads `advantages` after this call, and its losses are linear in them: weighting them here
             # is its own `token_truncate`, without the extra forward that it spends on the old logprobs.
@@ -171,3 +209,23 @@ def trimmed(batch: dict[str, Any]) -> dict[str, Any]:
         else:
             cut[key] = value
     return cut
+
+
+def without_gaps(attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Columns (B, L) in which every row begins with its first token, and where they are padding (B, L).
+
+    Rows are padded on both sides, (B, P + T) with a prompt that ends in column P; L is the longest row.
+
+    Example: mask [[0, 1, 1, 0], [1, 1, 1, 0]] gives columns [[1, 2, 3], [0, 1, 2]] and padding only in the
+    last of the first row.
+    """
+    mask = attention_mask.int()
+    length = mask.sum(dim=1, keepdim=True)
+    place = torch.arange(int(length.max()), device=mask.device)
+    columns = (mask.argmax(dim=1, keepdim=True) + place).clamp(max=mask.shape[1] - 1)
+    return columns, place >= length
+
+
+def _back(scored: torch.Tensor, places: torch.Tensor, width: int) -> torch.Tensor:
+    """Scores of tokens 1 ... L - 1, (B, L - 1), in the columns (B, width) those tokens came from; 0 elsewhere."""
+    return scored.new_zeros(len(scored), width).scatter_add(1, places[:, 1:], scored)

@@ -10,43 +10,49 @@ import types
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
 
 LOGITS_BYTES = 1 << 30
 """On CPU, the most memory the logits of a micro-batch may take; above it TRL's chunked head is used."""
 
+RESHAPED = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
+"""Config fields of models that do something to their logits; TRL's head knows what."""
 
-def attach(model: Any, temperature: float) -> None:
+
+def attach(model: Any, temperature: float, *, entropy_gradient: bool) -> None:
     """Teach a causal LM to answer `model(..., sampled_labels=...)` with (log_probs, entropy), (B, L - 1) each.
 
     `sampled_labels` are the input ids where a token was sampled and -100 elsewhere, (B, L); the results
     are 0 elsewhere. Calls without it go to the forward that was there. To be called after TRL has
     attached its own head.
+
+    Args:
+        entropy_gradient: whether the entropy is part of the loss.
     """
     inner = model.forward
+    config = model.config.get_text_config()
+    reshaped = any(getattr(config, name, None) is not None for name in RESHAPED)
 
     def forward(self: Any, *args: Any, sampled_labels: torch.Tensor | None = None, **kwargs: Any) -> Any:
         if sampled_labels is None:
             return inner(*args, **kwargs)
         head = self.get_output_embeddings()
         size = int((sampled_labels != -100).sum()) * head.weight.shape[0] * 4
-        if sampled_labels.is_cuda or size > LOGITS_BYTES:
+        if reshaped or sampled_labels.device.type != "cpu" or size > LOGITS_BYTES:
             scored = inner(*args, labels=sampled_labels, fused_lm_head=True, **kwargs)
             return scored.log_probs, scored.entropy
         hidden = getattr(self, self.base_model_prefix)(*args, use_cache=False, **kwargs).last_hidden_state
-        return _score(head, hidden[:, :-1], sampled_labels[:, 1:], temperature)
+        return _score(head, hidden[:, :-1], sampled_labels[:, 1:], temperature, entropy_gradient)
 
     model.forward = types.MethodType(forward, model)
 
 
 def _score(
-    head: torch.nn.Module, hidden: torch.Tensor, labels: torch.Tensor, temperature: float
+    head: torch.nn.Module, hidden: torch.Tensor, labels: torch.Tensor, temperature: float, entropy_gradient: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     keep = labels != -100
-    logits = head(hidden[keep]).float() / temperature
-    logps = -cross_entropy(logits, labels[keep], reduction="none")
-    with torch.no_grad():
-        probabilities = logits.softmax(-1)
-        entropy = logits.logsumexp(-1) - (probabilities * logits).sum(-1)
+    distribution = (head(hidden[keep]).float() / temperature).log_softmax(-1)
+    logps = distribution.gather(-1, labels[keep].unsqueeze(-1)).squeeze(-1)
+    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
+        entropy = -(distribution.exp() * distribution).sum(-1)
     empty = hidden.new_zeros(labels.shape, dtype=torch.float32)
     return empty.masked_scatter(keep, logps), empty.masked_scatter(keep, entropy)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from peft import LoraConfig
+from pydantic import TypeAdapter, ValidationError
+from transformers import AutoModelForCausalLM, PretrainedConfig
 from trl import GRPOConfig
 
-from envs.errors import InputError
+from envs.errors import InputError, reasons
 from rl.config import Config, nearest
+from rl.engines.adapter import refuse_unsupported
 
 ELSEWHERE = {
     "output_dir": "output_dir",
@@ -58,6 +63,9 @@ DEFAULTS: dict[str, Any] = {
 }
 """Where a value that was run differs from TRL's default."""
 
+EVALUATED = ("success", "reward", "turns", "greedy_success", "greedy_reward", "greedy_turns")
+"""What `Training.evaluate` makes, as `metric_for_best_model` may name it."""
+
 LORA_DEFAULTS: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
 
 
@@ -77,12 +85,15 @@ def grpo_config(config: Config, output_dir: Path) -> GRPOConfig:
         if name in IGNORED or (name.startswith("vllm_") and not name.startswith("vllm_importance_sampling_")):
             why = IGNORED.get(name, "the engine is LocalRFT's: its arguments go under engine, by vLLM's names")
             raise InputError(f"trainer.{name} would have no effect: {why}")
+    _check_types(GRPOConfig, given, "trainer")
     if given.get("vllm_importance_sampling_mode", "token_truncate") != "token_truncate":
         raise InputError("trainer.vllm_importance_sampling_mode: only 'token_truncate' holds up on long episodes")
     fields = DEFAULTS | _device_defaults() | given
     fields |= {
         "output_dir": str(output_dir),
         "seed": config.seed,
+        "full_determinism": config.deterministic,
+        "num_generations_eval": 1,
         "temperature": config.rollout.temperature,
         "scale_rewards": "none",
         "remove_unused_columns": False,
@@ -96,6 +107,7 @@ def grpo_config(config: Config, output_dir: Path) -> GRPOConfig:
     except (ValueError, TypeError) as error:
         raise InputError(f"trainer: {error}") from error
     _check_groups(args)
+    _check_best(args)
     return args
 
 
@@ -113,12 +125,26 @@ def _check_groups(args: GRPOConfig) -> None:
             f"per_device_train_batch_size x steps_per_generation = {args.per_device_train_batch_size} x "
             f"{args.steps_per_generation} = {rows}"
         )
-    window = max(1, args.steps_per_generation * args.num_iterations // args.gradient_accumulation_steps)
-    if args.save_strategy == "steps" and args.save_steps % window:
+    updates = window(args)
+    if updates > 1 and args.save_strategy != "no" and (args.save_strategy != "steps" or args.save_steps % updates):
         raise InputError(
-            f"trainer.save_steps: {args.save_steps} is not a multiple of the {window} updates that one generation "
+            f"trainer.save_steps: {args.save_steps} is not a multiple of the {updates} updates that one generation "
             "serves; a resume in between would not be exact"
         )
+
+
+def window(args: GRPOConfig) -> int:
+    """After how many updates a generation is used up: only then a resume would be exact."""
+    uses = args.steps_per_generation * args.num_iterations
+    return int(uses // math.gcd(uses, args.gradient_accumulation_steps))
+
+
+def _check_best(args: GRPOConfig) -> None:
+    if not (args.load_best_model_at_end or args.save_strategy == "best"):
+        return
+    name = (args.metric_for_best_model or "loss").removeprefix("eval_")
+    if name not in EVALUATED:
+        raise InputError(f"trainer.metric_for_best_model: an evaluation makes no {name!r}{nearest(name, EVALUATED)}")
 
 
 def lora_config(fields: Mapping[str, Any]) -> LoraConfig:
@@ -131,7 +157,44 @@ def lora_config(fields: Mapping[str, Any]) -> LoraConfig:
     for name in fields:
         if name not in names:
             raise InputError(f"lora: unknown key {name!r}{nearest(name, names)}")
+    _check_types(LoraConfig, fields, "lora")
     try:
         return LoraConfig(task_type="CAUSAL_LM", **(LORA_DEFAULTS | dict(fields)))
     except (ValueError, TypeError) as error:
         raise InputError(f"lora: {error}") from error
+
+
+def _check_types(kind: type, given: Mapping[str, Any], where: str) -> None:
+    """Neither TRL nor PEFT looks at the types of what it is given, until something breaks on them."""
+    hints = get_type_hints(kind)
+    for name, value in given.items():
+        try:
+            TypeAdapter(hints[name]).validate_python(value, strict=True)
+        except ValidationError as error:
+            raise InputError(f"{where}.{name}: {reasons(error)}; it is {value!r}") from error
+
+
+def check_targets(model: PretrainedConfig, lora: LoraConfig) -> None:
+    """Prove, without the weights, that each target module is the name of some layer.
+
+    PEFT itself is content if one of several names is found.
+
+    Raises:
+        InputError: a target that matches nothing, or an adapter that no engine can serve.
+    """
+    refuse_unsupported(vars(lora), "lora")
+    targets = lora.target_modules
+    if targets is None or targets == "all-linear":
+        return
+    build: Any = AutoModelForCausalLM.from_config
+    with torch.device("meta"):
+        layers = dict(build(model).named_modules())
+    for target in [targets] if isinstance(targets, str) else sorted(targets):
+        if isinstance(targets, str):
+            found = any(re.fullmatch(target, name) for name in layers)
+        else:
+            found = any(name == target or name.endswith(f".{target}") for name in layers)
+        if not found:
+            linear = {name.rpartition(".")[2] for name, layer in layers.items() if isinstance(layer, torch.nn.Linear)}
+            hint = nearest(target, sorted(linear - {"lm_head"}))
+            raise InputError(f"lora.target_modules: {target!r} matches no layer of the model{hint}")

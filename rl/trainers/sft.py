@@ -82,13 +82,13 @@ def written(episode: Episode, chat: Chat, tools: Sequence[ToolSpec]) -> Episode:
 
 
 def dataset(rows: Sequence[Row], *, context_share: float = 0.0, seed: int = 0) -> Dataset:
-    """Columns `input_ids`, `labels` and `length`; labels are -100 where a token carries no loss.
+    """Columns `input_ids` and `labels`; labels are -100 where a token carries no loss.
 
     Sampled tokens carry loss. Of the others (prompt, tool results) a random `context_share` does:
     a little of it teaches a small model to read, in expectation the same as weighting them by it.
     """
     rng = random.Random(seed)
-    columns: dict[str, list[Any]] = {"input_ids": [], "labels": [], "length": []}
+    columns: dict[str, list[Any]] = {"input_ids": [], "labels": []}
     for each in rows:
         ids = [*each.prompt_ids, *each.completion_ids]
         mask = [0] * len(each.prompt_ids) + list(each.mask)
@@ -96,7 +96,6 @@ def dataset(rows: Sequence[Row], *, context_share: float = 0.0, seed: int = 0) -
         columns["labels"].append(
             [i if sampled or rng.random() < context_share else -100 for i, sampled in zip(ids, mask, strict=True)]
         )
-        columns["length"].append(len(ids))
     return Dataset.from_dict(columns)
 
 

@@ -6,14 +6,14 @@ import asyncio
 import json
 import random
 
-import families
 import pytest
-from families import FAMILIES
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from talk import TOOLS, Shop, every_family, lawful, render, said, texts
 
+import families
 from envs.types import Message, Task, ToolCall
+from families import FAMILIES
+from talk import TOOLS, Shop, every_family, lawful, render, said, texts
 
 
 @every_family

@@ -7,17 +7,17 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-import families
 import pytest
-from families import FAMILIES
 from hypothesis import given
 from hypothesis import strategies as st
-from talk import TOOLS, answers, completion, controls, every_family, lawful, render, said, texts
 from tokenizers import normalizers
 
+import families
 from envs.environment import Environment, ToolSpec, tool
 from envs.types import Episode, Message, Task, ToolResult, Turn
+from families import FAMILIES
 from rl.chat import Chat, Row, row
+from talk import TOOLS, answers, completion, controls, every_family, lawful, render, said, texts
 
 
 @every_family

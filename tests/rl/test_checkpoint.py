@@ -42,6 +42,9 @@ def test_only_the_last_ones_are_kept_and_order_is_by_number(tmp_path: Path) -> N
         made(tmp_path, step)
     checkpoint.keep(tmp_path, 2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-11"]
+    made(tmp_path, 12)
+    checkpoint.keep(tmp_path, 1, best=10)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-12"]
 
 
 def test_resuming_with_more_processes_than_before_is_refused(tmp_path: Path) -> None:

@@ -56,3 +56,43 @@ def test_a_missing_key_file_or_mapping_is_said_plainly(tmp_path: Path) -> None:
         load(config(tmp_path, "- 1"))
     with pytest.raises(InputError, match="an override is key=value"):
         load(config(tmp_path), "seed")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("credit: {name: grop}", r"credit.name: unknown estimator 'grop'; did you mean 'grpo'\?"),
+        ("credit: {name: grpo, proces: 0.5}", r"credit, with grpo: unknown option 'proces'; did you mean 'process'\?"),
+        ("credit: {name: rloo, ddof: 0}", r"credit, with rloo: unknown option 'ddof'; there are: process"),
+        ("credit: {name: grpo, ddof: much}", r"credit, with grpo.ddof: .*valid integer.*'much'"),
+        ("engine: {kind: transformers, handover: merged}", r"engine.handover would have no effect"),
+        ("engine: {kind: server, url: 'http://x', handover: adapter}", r"engine.handover would have no effect"),
+        ("engine: {kind: server, url: 'http://x', dtype: bfloat16}", r"engine.dtype would have no effect"),
+        ("engine: {kind: server, url: 'http://x', max_model_len: 9}", r"engine.max_model_len would have no effect"),
+        (
+            "engine: {kind: transformers}\ndeterministic: true",
+            r"deterministic: engine.kind 'transformers' can't keep it",
+        ),
+        ("rollout: {max_unscored: 2}", r"rollout.max_unscored: .*less than or equal to 1"),
+        ("seed: 1\nseed: 2", r"not YAML: the key 'seed' is there twice"),
+    ],
+)
+def test_a_setting_that_would_be_ignored_or_misread_is_an_error(tmp_path: Path, line: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        load(config(tmp_path, MINIMAL + line + "\n"))
+
+
+def test_what_is_written_beside_the_results_loads_again(tmp_path: Path) -> None:
+    import json
+
+    first = load(config(tmp_path), "engine.kind=transformers", "credit.name=rloo", "credit.process=0.5")
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(first.model_dump(mode="json")))
+    assert load(path) == first
+
+
+def test_text_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    path = config(tmp_path)
+    path.write_bytes(b"model: \xff\xfe")
+    with pytest.raises(InputError, match="not text in UTF-8"):
+        load(path)

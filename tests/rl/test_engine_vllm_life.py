@@ -50,7 +50,8 @@ def titled(pids: set[int], word: str) -> set[int]:
 
 
 def in_memory() -> set[str]:
-    return set(os.listdir("/dev/shm"))
+    """What lies in shared memory, other runs' adapters on their way to their engines aside."""
+    return {name for name in os.listdir("/dev/shm") if not name.startswith("localrft-")}
 
 
 def inherited() -> dict[str, str]:

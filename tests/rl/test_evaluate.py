@@ -3,10 +3,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from made import played, turn
 from rich.console import Console
 
 from envs.types import Cost, Stop
+from made import played, turn
 from rl.evaluate import summarise
 from rl.report import comparison, details
 from rl.stats import pass_at_k, wilson

@@ -19,7 +19,7 @@ from rl import tiny  # noqa: E402
 from rl.chat import Row  # noqa: E402
 from rl.config import parse  # noqa: E402
 from rl.samples import Sample  # noqa: E402
-from rl.trainers.grpo import EpisodeGRPOTrainer, trimmed  # noqa: E402
+from rl.trainers.grpo import EpisodeGRPOTrainer, trimmed, without_gaps  # noqa: E402
 from rl.trainers.settings import grpo_config, lora_config  # noqa: E402
 
 CAP = 2.0
@@ -148,6 +148,12 @@ def test_padding_that_every_row_has_is_cut_and_nothing_else() -> None:
     assert cut["num_items_in_batch"] == 3
 
 
+def test_rows_are_moved_to_the_left_and_what_is_behind_them_is_padding() -> None:
+    columns, padding = without_gaps(torch.tensor([[0, 1, 1, 1, 0], [0, 0, 0, 1, 1], [1, 1, 1, 1, 0]]))
+    assert columns.tolist() == [[1, 2, 3, 4], [3, 4, 4, 4], [0, 1, 2, 3]]
+    assert padding.tolist() == [[False, False, False, True], [False, False, True, True], [False] * 4]
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
@@ -159,6 +165,7 @@ def test_padding_that_every_row_has_is_cut_and_nothing_else() -> None:
         ({"per_device_train_batch_size": 6, "gradient_accumulation_steps": 2, "num_generations": 8}, "num_generations"),
         ({"vllm_importance_sampling_mode": "sequence_mask"}, "token_truncate"),
         ({"steps_per_generation": 4, "save_strategy": "steps", "save_steps": 3}, "save_steps"),
+        ({"steps_per_generation": 3, "save_strategy": "steps", "save_steps": 2}, "multiple of the 3 updates"),
     ],
 )
 def test_settings_that_can_not_be_are_refused(tmp_path: Path, fields: dict[str, Any], said: str) -> None:

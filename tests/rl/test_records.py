@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made import played, turn
 
 from envs.errors import InputError
 from envs.types import Task
+from made import played, turn
 from rl.collect import Group
 from rl.evaluate import summarise
 from rl.feed import Ticket
@@ -171,14 +171,18 @@ def test_a_lock_is_free_when_its_holder_was_killed_even_if_a_forked_child_lives_
             os.kill(child, 9)
 
 
-def test_metrics_of_steps_that_will_be_done_again_are_taken_back(path: Path) -> None:
+def test_metrics_and_evaluations_of_steps_that_will_be_done_again_are_taken_back(path: Path) -> None:
     with Run.create(path, CONFIG) as run:
+        for step in (0, 2, 3):
+            run.evaluated("eval/greedy", step, summarise([]), [played("t0")])
         run.metrics.append(*({"step": step, "loss": 0.1} for step in (1, 2, 3, 4)))
     with Run.resume(path) as run:
         run.rewind(2)
         run.metrics.append({"step": 3, "loss": 0.2})
         run.rewind(3)
     assert [(m["step"], m["loss"]) for m in Run.read(path).metrics.read()] == [(1, 0.1), (2, 0.1), (3, 0.2)]
+    assert [evaluation["step"] for evaluation in Run.read(path).evaluations()] == [0, 2]
+    assert (path / "evaluated.jsonl").read_text().count("\n") == 2
 
 
 def test_state_that_is_no_json_is_the_environments_fault_and_nothing_is_written(path: Path) -> None:

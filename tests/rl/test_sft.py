@@ -70,7 +70,6 @@ def test_only_sampled_tokens_carry_loss() -> None:
         mask = [0] * len(made.prompt_ids) + list(made.mask)
         assert columns["input_ids"] == [*made.prompt_ids, *made.completion_ids]
         assert columns["labels"] == [i if m else -100 for i, m in zip(columns["input_ids"], mask, strict=True)]
-        assert columns["length"] == len(mask)
 
 
 def test_a_share_of_the_context_carries_loss_on_request() -> None:

@@ -6,15 +6,15 @@ import logging
 from dataclasses import replace
 from datetime import date
 
-import families
 import pytest
-from families import FAMILIES, REFUSED
-from talk import answers, completion, every_family, said
 from tokenizers import normalizers
 
+import families
 from envs.errors import InputError
 from envs.types import Message
+from families import FAMILIES, REFUSED
 from rl.chat import Chat
+from talk import answers, completion, every_family, said
 
 
 @every_family

@@ -8,9 +8,9 @@ from typing import get_args
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made import played, turn
 
 from envs.types import Completion, Cost, Episode, Fault, Finish, Message, Role, Stop, Task, ToolCall, ToolResult, Turn
+from made import played, turn
 from rewards.score import Score
 from rl.rollout import Played
 from rl.transcript import decode, encode

@@ -1,0 +1,56 @@
+"""What a config plays and how it is judged: environment, tasks, rewards. No model, no training stack."""
+
+from __future__ import annotations
+
+import envs
+import rewards
+from envs.environment import Environment
+from envs.errors import InputError
+from envs.tasks import load
+from envs.types import Task
+from rl.config import Config
+from rl.options import checked
+from rl.rollout import Limits, Player
+
+
+def environment(config: Config) -> type[Environment]:
+    """The environment a config names, its tools known to be fit for a model.
+
+    Raises:
+        InputError: there is none of that name, or a tool of it that has no schema.
+    """
+    env = envs.find(config.env.use)
+    env.tools()
+    return env
+
+
+def tasks(config: Config, split: str) -> list[Task]:
+    """The tasks of a split, from the config's own data or from the environment.
+
+    Raises:
+        InputError: no such split, no tasks in it, or options that the environment does not take.
+    """
+    data, options = config.env.data, config.env.options
+    if not data:
+        env = environment(config)
+        found = env.tasks(split, **checked(env.tasks, options, "env.options", given=1))
+        if not found:
+            raise InputError(f"environment {env.name!r} has no tasks in split {split!r}; look at env.options")
+        return found
+    if split not in data:
+        raise InputError(f"env.data names no file for split {split!r}, only for {', '.join(data)}")
+    if options:
+        raise InputError("env.options would have no effect: the tasks come from env.data; remove one of them")
+    return load(data[split], split=split)
+
+
+def player(config: Config) -> Player:
+    """What plays and scores episodes by a config's rules."""
+    rollout = config.rollout
+    return Player(
+        env=environment(config),
+        reward=rewards.build(config.reward),
+        limits=Limits(turns=rollout.turns, tokens=rollout.tokens, seconds=rollout.seconds),
+        concurrency=rollout.concurrency,
+        retries=rollout.retries,
+    )

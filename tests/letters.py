@@ -1,0 +1,34 @@
+"""An environment and a reward for runs of a model that learned nothing: any text earns something."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from envs import Environment, Episode, Task, tool
+
+
+class Letters(Environment):
+    """Episodes begin after a pause that no seed decides, so that no two runs batch them alike."""
+
+    name = "letters"
+
+    @classmethod
+    def tasks(cls, split: str, *, pause: float = 0.5, hold: float = 0.0) -> list[Task]:
+        """Twelve. `pause`: up to so many seconds before an episode; `hold`: as many more in every second task."""
+        return [Task.ask(f"{split}: write the letters of {n}", pause=pause, hold=hold * (n % 2)) for n in range(12)]
+
+    async def setup(self) -> None:
+        item = self.task.item
+        await asyncio.sleep(random.SystemRandom().uniform(0, item["pause"]) + item["hold"])
+
+    @tool
+    def note(self, text: str) -> str:
+        """Note a text."""
+        return text
+
+
+def vowels(episode: Episode) -> float:
+    """The share of vowels in what was said."""
+    said = "".join(turn.completion.message.content for turn in episode.turns)
+    return sum(letter in "aeiou" for letter in said) / (len(said) + 1)

@@ -1,0 +1,81 @@
+"""Groups to training rows, by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from envs.types import Stop, Task
+from made import played, turn
+from rewards import Score
+from rl.collect import Group
+from rl.feed import Ticket
+from rl.rollout import Played
+from rl.samples import Sample, samples
+
+PAD = 9
+LONG = (turn(None, prompt=(1, 2, 3), sampled=(4, 5)), turn(prompt=(1, 2, 3, 4, 5, 6, 7), sampled=(8,)))
+SHORT = (turn(prompt=(1, 2, 3), sampled=(4,)),)
+
+
+def group(*members: Played) -> Group:
+    return Group(ticket=Ticket(0, Task.ask("?", id="t")), played=members)
+
+
+def rows(*members: Played, **options: object) -> list[Sample]:
+    return samples(group(*members), "return_to_go_loo", {"scale": False} | options, PAD)
+
+
+def worth(p: Played, value: float, *turns: float) -> Played:
+    return Played(episode=p.episode, score=Score(value=value, turns=turns or None))
+
+
+def test_every_sampled_token_carries_the_advantage_of_its_turn() -> None:
+    # Returns-to-go (1.5, 1) and (0.5,); each against the other's, an ended episode counting 0.
+    long, short = rows(worth(played(turns=LONG), 1.0, 0.5, 0.0), worth(played(turns=SHORT, sample=1), 0.5))
+    assert long.row.prompt_ids == (1, 2, 3)
+    assert long.row.completion_ids == (4, 5, 6, 7, 8)
+    assert long.row.mask == (1, 1, 0, 0, 1)
+    assert long.row.turns == (0, 0, -1, -1, 1)
+    assert long.advantages == (1.0, 1.0, 0.0, 0.0, 1.0)
+    assert short.advantages == (-1.0,)
+    assert (long.reward, short.reward) == (1.5, 0.5)
+
+
+def test_an_episode_without_a_score_keeps_its_place_and_carries_no_loss() -> None:
+    fine, unscored = rows(played(turns=LONG), played(turns=LONG, value=None, sample=1))
+    assert unscored.row.mask == (0,) * 5 and unscored.reward is None
+    assert unscored.row.completion_ids == fine.row.completion_ids
+    assert set(unscored.advantages) == {0.0}
+
+
+def test_a_broken_episode_without_tokens_becomes_one_masked_filler() -> None:
+    broken = played(turns=SHORT, value=None, stop=Stop.FAULT)
+    broken.episode.turns.clear()
+    filler, fine, other = rows(broken, worth(played(turns=SHORT), 1.0), worth(played(turns=SHORT), 0.0))
+    assert (filler.row.prompt_ids, filler.row.completion_ids, filler.row.mask) == ((PAD,), (PAD,), (0,))
+    assert (filler.advantages, filler.reward) == ((0.0,), None)
+    assert fine.advantages == (1.0,) and other.advantages == (-1.0,), "the broken one counted in the baseline"
+
+
+def test_an_episode_that_ended_before_its_first_turn_counts_in_the_baseline() -> None:
+    empty = played(turns=SHORT, value=0.0, stop=Stop.TIMEOUT)
+    empty.episode.turns.clear()
+    filler, fine = samples(group(empty, played(turns=SHORT)), "dr_grpo", {}, PAD)
+    assert filler.row.mask == (0,) and filler.reward == 0.0
+    assert fine.advantages == (0.5,)
+
+
+def test_a_group_is_informative_if_scored_episodes_earned_differently() -> None:
+    def informative(*members: Played) -> bool:
+        return group(*members).informative
+
+    assert not informative(played(value=1.0), played(value=1.0))
+    assert informative(played(value=1.0), played(value=0.0))
+    assert not informative(played(value=1.0), played(value=None))
+    assert informative(worth(played(turns=LONG), 1.0, 0.0, 1.0), worth(played(turns=LONG), 1.0, 1.0, 0.0))
+
+
+def test_a_turn_that_does_not_extend_the_last_is_refused() -> None:
+    torn = (LONG[0], turn(prompt=(1, 2, 3, 4, 6, 7), sampled=(8,)))
+    with pytest.raises(ValueError, match="does not extend"):
+        rows(played(turns=torn), played(turns=SHORT))
