@@ -149,4 +149,8 @@ async def _ask(client: httpx.AsyncClient, method: str, path: str, body: Mapping[
         raise EngineError(f"{client.base_url}{path}: {error.response.text[:500]}{hint}") from error
     except (httpx.HTTPError, RuntimeError) as error:
         raise EngineError(f"{client.base_url}{path}: {error or type(error).__name__}") from error
-    return json.loads(response.content) if response.headers["content-type"].startswith("application/json") else None
+    return (
+        json.loads(response.content)
+        if response.headers.get("content-type", "").startswith("application/json")
+        else None
+    )
