@@ -2,7 +2,7 @@
 
 What is ours: `rollout_func` hands over what the collector played; the (B,) advantages that TRL makes
 are replaced by (B, T) ones; micro-batches lose their padding; truncated importance weights (token
-level) are applied without a second forward; versions are counted here. The loss is TRL's.
+level) are applied without a second forward. The loss is TRL's.
 """
 
 from __future__ import annotations
@@ -56,8 +56,6 @@ class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     ) -> None:
         self._rollout, self._evaluation = rollout, evaluation
         self._batch: dict[str, Any] | None = None
-        self.updates = 0
-        """How often the weights have changed: the version the engine must serve."""
         if lora is not None and "lm_head" in (lora.target_modules or ()):
             raise InputError("lora.target_modules: lm_head adapters can't be served; leave it out")
         rows = max(tasks, args.generation_batch_size // args.num_generations)
@@ -95,6 +93,11 @@ class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         control: TrainerControl = self.control
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, control, metrics)
         return metrics
+
+    def _run_epoch(self, **how: Any) -> None:
+        # The Trainer looks for the end after a step, and takes one more when it is resumed there.
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(**how)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         try:

@@ -8,8 +8,10 @@ turns. In sampled tokens a second, the median of ROUNDS rounds, all ways taking 
 ours          `Player.play_all`: the real environment, policy, chat template and engine
 one_shot      the same vLLM, one request of 256 tokens an episode: no turns, shorter contexts, no tools
 same_context  the same vLLM, turn by turn with the same contexts, tool results known beforehand and no latency
-trl           TRL's `GRPOTrainer._generate` with a colocated vLLM: prompts, sampling and its tool loop. Its hand-over
-              (before the first round) and its forward for old log-probabilities are not counted.
+trl           TRL's rollout with a colocated vLLM, `GRPOTrainer._generate_and_score_completions`: from prompts to a
+              batch that can be trained on, with the forward for old log-probabilities that its importance correction
+              needs (ours is made in the forward of the update). The hand-over before the first round is not counted.
+trl_loop      of that, only sampling and the tool loop
 """
 
 from __future__ import annotations
@@ -59,12 +61,13 @@ class Ours:
     def __init__(self, engine: Any, chat: CallingChat, words: Words) -> None:
         self.engine, self.chat, self.words = engine, chat, words
 
-    async def run(self, way: str, label: str) -> dict[str, float]:
+    async def run(self, way: str, label: str) -> dict[str, Any]:
         """One round of a way; seconds, and the mean length of an episode's last context."""
+        await self.engine._llm.reset_prefix_cache()  # another way has met the same episodes
         played = scripts(self.words, label, EPISODES // GROUP)
         return await getattr(self, way)(played, label)
 
-    async def ours(self, played: Sequence[Script], label: str) -> dict[str, float]:
+    async def ours(self, played: Sequence[Script], label: str) -> dict[str, Any]:
         from rewards.score import Score
         from rl.engines import Sampling
         from rl.rollout import Limits, Player
@@ -80,15 +83,15 @@ class Ours:
         seconds = time.perf_counter() - start
         turns = [p.episode.turns for p in done]
         assert sum(len(turn.completion.token_ids) for each in turns for turn in each) == SAMPLED
-        return {"seconds": seconds, "context": _context([each[-1].completion.prompt_ids for each in turns])}
+        return {"seconds": {"ours": seconds}, "context": _context([each[-1].completion.prompt_ids for each in turns])}
 
-    async def one_shot(self, played: Sequence[Script], label: str) -> dict[str, float]:
+    async def one_shot(self, played: Sequence[Script], label: str) -> dict[str, Any]:
         prompts = [self._prompt(*job) for job in jobs(played, label)]
         start = time.perf_counter()
         await asyncio.gather(*(self._sample(prompt, TURNS * TOKENS) for prompt in prompts))
-        return {"seconds": time.perf_counter() - start, "context": _context(prompts)}
+        return {"seconds": {"one_shot": time.perf_counter() - start}, "context": _context(prompts)}
 
-    async def same_context(self, played: Sequence[Script], label: str) -> dict[str, float]:
+    async def same_context(self, played: Sequence[Script], label: str) -> dict[str, Any]:
         from envs.types import Completion, Message, ToolResult
 
         contexts = [self._prompt(*job) for job in jobs(played, label)]
@@ -103,7 +106,7 @@ class Ours:
             if turn < TURNS - 1:
                 parts = zip(contexts, sampled, answers, strict=True)
                 contexts = [[*context, *ids, *answer[turn]] for context, ids, answer in parts]
-        return {"seconds": time.perf_counter() - start, "context": _context(contexts)}
+        return {"seconds": {"same_context": time.perf_counter() - start}, "context": _context(contexts)}
 
     def _prompt(self, task: Any, id: str) -> list[int]:
         return self.chat.prompt(task.prompt, list(Library.tools().values()))
@@ -147,28 +150,31 @@ async def side_ours(model: Path, desk: Desk) -> None:
 
 def side_trl(model: Path, desk: Desk) -> None:
     """Answers `trl LABEL`."""
-    import torch
     from transformers import AutoTokenizer
 
     words = Words(AutoTokenizer.from_pretrained(model))
 
     class Clocked:
-        """Times the rollout and leaves out the forward for old log-probabilities, which is not part of it."""
+        """Times the rollout, and the sampling and tool loop in it."""
+
+        def _generate_and_score_completions(self, inputs: Any) -> Any:
+            start = time.perf_counter()
+            result = super()._generate_and_score_completions(inputs)
+            self.took["seconds"]["trl"] = time.perf_counter() - start
+            return result
 
         def _generate(self, prompts: Any) -> Any:
             start = time.perf_counter()
             result = super()._generate(prompts)
-            self.took = {"seconds": time.perf_counter() - start}
+            took = {"trl_loop": time.perf_counter() - start}
             prompt_ids, completion_ids, mask = result[:3]
             assert sum(map(sum, mask)) == SAMPLED
             parts = zip(prompt_ids, completion_ids, strict=True)
-            self.took["context"] = statistics.mean(len(p) + len(c) - TOKENS for p, c in parts)
+            context = statistics.mean(len(p) + len(c) - TOKENS for p, c in parts)
+            self.took = {"seconds": took, "context": context}
             return result
 
-        def _get_per_token_logps_and_entropies(self, model: Any, ids: Any, mask: Any, keep: int, *_: Any, **__: Any):
-            return torch.zeros(len(ids), keep), None, None
-
-    TrlLibrary.clock = lambda name: contextlib.nullcontext()
+    TrlLibrary.clock = contextlib.nullcontext
     trainer = trl_trainer(model, Clocked, groups=EPISODES // GROUP, steps=1, questions=["x"] * GROUP)
     trainer.model.train()
     while line := desk.hear():
@@ -182,17 +188,18 @@ def side_trl(model: Path, desk: Desk) -> None:
 
 def measure(rounds: int) -> tuple[dict[str, float], dict[str, float]]:
     """Sampled tokens a second, and the mean length of the last turn's context, of every way."""
-    seconds: dict[str, list[float]] = {way: [] for way in (*WAYS, "trl")}
+    seconds: dict[str, list[float]] = {way: [] for way in (*WAYS, "trl", "trl_loop")}
     context: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         make_model(Path(folder))
         with Side(__file__, "ours", folder) as ours, Side(__file__, "trl", folder) as trl:
             for number in range(-1, rounds):  # the first is to warm up
-                for way in seconds:
-                    took = (trl if way == "trl" else ours).ask(f"{way} {way}-{number}")
-                    context[way] = took["context"]
-                    if number >= 0:
-                        seconds[way].append(took["seconds"])
+                for way in (*WAYS, "trl"):
+                    took = (trl if way == "trl" else ours).ask(f"{way} round-{number}")
+                    for name, value in took["seconds"].items():
+                        context[name] = took["context"]
+                        if number >= 0:
+                            seconds[name].append(value)
     return {way: SAMPLED / statistics.median(each) for way, each in seconds.items()}, context
 
 
@@ -201,7 +208,7 @@ def table(speed: dict[str, float], context: dict[str, float]) -> str:
     lines = [f"{'way':14} {'tok/s':>8} {'ours / it':>10} {'last context':>13}"]
     for way, value in speed.items():
         lines.append(f"{way:14} {value:8.0f} {speed['ours'] / value:10.2f} {context[way]:13.0f}")
-    return "\n".join([*lines, "trl: generation and tool loop only; its hand-over and log-probabilities not counted"])
+    return "\n".join(lines)
 
 
 def main() -> None:

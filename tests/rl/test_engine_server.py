@@ -17,7 +17,7 @@ import pytest
 from envs.errors import InputError
 from rl.engines import EngineError, Sampling
 
-pytestmark = [pytest.mark.stack, pytest.mark.unproven, pytest.mark.slow]
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 PROMPT = [(7 * i) % 500 for i in range(300)]
 LORA: dict[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear", "alpha_pattern": {"k_proj": 40}}

@@ -24,7 +24,6 @@ def in_rollout(run: Process) -> None:
     run.until(lambda: (run.run / "episodes.jsonl").exists() and bool(run.written))
 
 
-@pytest.mark.unproven
 def test_once_finishes_the_step_and_saves_and_a_resume_goes_on(base: Path, tmp_path: Path) -> None:
     before = shared_memory()
     slow = {"use": "letters:Letters", "options": {"hold": 3.0}}

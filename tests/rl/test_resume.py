@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.stack, pytest.mark.unproven, pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(2400)]
 pytest.importorskip("torch")
 
 from rl import tiny  # noqa: E402
