@@ -37,13 +37,13 @@ class ToolSpec:
     @property
     def schema(self) -> dict[str, Any]:
         """The tool in the shape of OpenAI's `tools` list, which chat templates take too."""
-        parameters = self.arguments.model_json_schema()
-        parameters.pop("title", None)
-        parameters.pop("additionalProperties", None)
-        for field in parameters["properties"].values():
-            field.pop("title", None)
-        function = {"name": self.name, "description": self.description, "parameters": parameters}
+        function = {"name": self.name, "description": self.description, "parameters": self.parameters}
         return {"type": "function", "function": function}
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The JSON schema of the arguments. Everybody gets the same object: do not write to it."""
+        return _parameters_of(self.arguments)
 
     def parse(self, arguments: str) -> dict[str, Any]:
         """The method's keyword arguments from a call's JSON text; empty text means none.
@@ -54,6 +54,16 @@ class ToolSpec:
         parsed = self.arguments.model_validate_json(arguments or "{}", strict=True)
         fields = type(parsed).model_fields
         return {str(field.alias): getattr(parsed, name) for name, field in fields.items()}
+
+
+@cache
+def _parameters_of(arguments: type[BaseModel]) -> dict[str, Any]:
+    schema = arguments.model_json_schema()
+    schema.pop("title", None)
+    schema.pop("additionalProperties", None)
+    for field in schema["properties"].values():
+        field.pop("title", None)
+    return schema
 
 
 @cache

@@ -90,7 +90,7 @@ class Chat:
             InputError: the template refuses these messages.
         """
         try:
-            return self._template.ids(lambda cut: self._template.render(messages, tools, reply=True, cut=cut))
+            return list(self._prompt(tuple(messages), tuple(tools)))
         except Unfit as error:
             raise InputError(f"{self.name}: its chat template can't render this conversation: {error}") from error
 
@@ -114,7 +114,7 @@ class Chat:
         that write arguments without types, where only the schema tells the number 7 from the text "7".
         """
         said = self._dialect(without_reasoning(self._pieces(token_ids), thinking=self._thinking))
-        schemas = {tool.name: tool.arguments.model_json_schema() for tool in tools}
+        schemas = {tool.name: tool.parameters for tool in tools}
         calls = []
         for k, (name, written) in enumerate(said.calls):
             arguments = written if isinstance(written, str) else as_json(written, schemas.get(name, {}))
@@ -146,6 +146,12 @@ class Chat:
             Unfit: it can't.
         """
         self._template = Template(self.tokenizer, _dated(source, self._today), kwargs)
+        # A group's episodes begin alike.
+        self._prompt = lru_cache(maxsize=256)(
+            lambda messages, tools: self._template.ids(
+                lambda cut: self._template.render(messages, tools, reply=True, cut=cut)
+            )
+        )
         self._stem = lru_cache(maxsize=256)(lambda called, cut: self._closed((_USER, called), cut))
         self._parallel = self._renders_parallel_calls()
         self._thinking = self._template.render((_USER,), reply=True).rstrip().endswith("<think>")
