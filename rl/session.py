@@ -96,9 +96,9 @@ def check(config: Config) -> None:
 
 def _check_engine(engine: EngineConfig) -> None:
     if engine.kind == "vllm":
-        from rl.engines import vllm
+        from rl.engines import vllm_arguments
 
-        vllm.check_arguments(engine.arguments, also=EngineConfig.model_fields)
+        vllm_arguments.check(engine.arguments, also=EngineConfig.model_fields)
     elif engine.kind == "transformers":
         from rl.engines import transformers
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
+import gc
 import os
-import sys
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from types import MappingProxyType
@@ -21,45 +20,22 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import ValidationError
 
-from envs.errors import InputError, reasons, unknown
+from envs.errors import InputError, reasons
 from envs.types import Finish
 from rl.engines import EngineError, Sampled, Sampling
 from rl.engines.adapter import read_config, refuse_unsupported, uniform
-from rl.ranks import LAUNCHED, device, world
+from rl.engines.vllm_arguments import defaults, owned, refuse_sharing, resolve, room
+from rl.engines.vllm_process import DETERMINISTIC, ENVIRONMENT, TRAINER, environment, importable_main
+from rl.ranks import device
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 Handover = Literal["adapter", "merged"]
 
-RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""Ranks vLLM has room for; an adapter is served in the next larger one."""
-
-TRAINER = "LOCALRFT_TRAINER"
-"""Environment variable of workers: the process they end with, however it ends, and vLLM's engine process with them.
-It would otherwise wait for requests for ever: nothing tells it that its client was killed."""
-
-ENVIRONMENT = {
-    # Its warnings are about its own defaults; the reason of a failure is logged as an error.
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "TORCH_CPP_LOG_LEVEL": "ERROR",
-    "VLLM_NO_USAGE_STATS": "1",
-    # On CPU the trainer shares the cores: spinning or pinned engine threads slow it down three-fold.
-    "OMP_WAIT_POLICY": "passive",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-}
-_DETERMINISTIC = {
-    # By whether it is a CPU. Attention there must not share a sequence out among threads by load; all else works
-    # row by row. Accelerators have vLLM's own mode.
-    True: {"VLLM_CPU_ATTN_SPLIT_KV": "0"},
-    False: {"VLLM_BATCH_INVARIANT": "1"},
-}
 CLOSE_SECONDS = 15.0
 """How long vLLM's processes may take to leave by themselves; it would kill them after 5, and they leave
 shared memory behind when killed."""
-
-CPU_CACHE_BYTES = 2 << 30
-"""KV cache on CPU unless the user says otherwise; vLLM's own default would take most of the machine's memory."""
 
 
 class VllmEngine:
@@ -105,19 +81,19 @@ class VllmEngine:
         """
         if lora is not None:
             refuse_unsupported(lora, "lora")
-        _refuse_sharing(engine_args)
-        with _environment(ENVIRONMENT, device()):
+        refuse_sharing(engine_args)
+        with environment(ENVIRONMENT, device()):
             from vllm.platforms import current_platform
 
             cpu = current_platform.is_cpu()
             how: Handover = ("merged" if cpu else "adapter") if handover == "auto" else handover
             if deterministic and cpu and how == "adapter":
                 raise InputError("engine.handover: adapter on CPU is not reproducible to the bit. Set it to merged.")
-            rank = _max_rank(lora) if lora is not None and how == "adapter" else 0
-            owned = _owned(cpu, rank) | {"dtype": dtype, "max_model_len": max_model_len, "seed": seed}
-            arguments = _arguments(owned | {"model": str(model)}, _defaults(cpu, engine_args), engine_args)
-            needed = _DETERMINISTIC[cpu] if deterministic else {}
-            with _environment(needed={**needed, TRAINER: str(os.getpid())}), _importable_main():
+            rank = room(lora) if lora is not None and how == "adapter" else 0
+            ours = owned(cpu, rank) | {"dtype": dtype, "max_model_len": max_model_len, "seed": seed}
+            arguments = resolve(ours | {"model": str(model)}, defaults(cpu, engine_args), engine_args)
+            needed = DETERMINISTIC[cpu] if deterministic else {}
+            with environment(needed={**needed, TRAINER: str(os.getpid())}), importable_main():
                 llm = _start(arguments, engine_args)
         engine = cls(llm, handover=how, max_model_len=llm.model_config.max_model_len, max_rank=rank, cpu=cpu)
         try:
@@ -127,6 +103,9 @@ class VllmEngine:
         except BaseException:
             await engine.close()
             raise
+        # What is loaded by now stays: a collection that walks through all of it holds up every episode.
+        gc.collect()
+        gc.freeze()
         return engine
 
     async def _become_deterministic(self) -> None:
@@ -218,7 +197,7 @@ class VllmEngine:
     async def _register(self, adapter: Path, version: int, config: Mapping[str, Any]) -> None:
         from vllm.lora.request import LoRARequest
 
-        if _max_rank(config) > self._max_rank:
+        if room(config) > self._max_rank:
             raise InputError(f"{adapter}: rank {config['r']}, but `lora` made room for {self._max_rank}.")
         with uniform(adapter) as path:
             new = LoRARequest(f"v{version}", version, str(path))
@@ -265,6 +244,7 @@ class VllmEngine:
                     left = SharedMemory(name)
                     left.close()
                     left.unlink()
+            gc.unfreeze()
 
 
 def _start(arguments: Mapping[str, Any], given: Mapping[str, Any]) -> AsyncLLM:
@@ -282,75 +262,6 @@ def _start(arguments: Mapping[str, Any], given: Mapping[str, Any]) -> AsyncLLM:
         raise EngineError(f"vLLM did not start: {error}") from error
 
 
-def _owned(cpu: bool, rank: int) -> dict[str, Any]:
-    """Engine arguments that this file leans on."""
-    owned: dict[str, Any] = {
-        "logprobs_mode": "processed_logprobs",
-        "skip_tokenizer_init": True,
-        "worker_extension_cls": "rl.engines.vllm_worker.Handover",
-        "enable_lora": rank > 0,
-    }
-    if cpu:
-        # vLLM 0.30 rewinds a seeded request's random numbers after each part of a prompt, which the CPU
-        # generator can't do: the engine would die. Whole prompts need no rewinding.
-        owned["enable_chunked_prefill"] = False
-    if rank:
-        # Two on the host: the new version is registered before the old one goes.
-        owned |= {"max_lora_rank": rank, "max_loras": 1, "max_cpu_loras": 2}
-    return owned
-
-
-def _max_rank(lora: Mapping[str, Any]) -> int:
-    """The smallest of `RANKS` with room for every module's rank."""
-    rank = max([lora.get("r") or 8, *(lora.get("rank_pattern") or {}).values()])
-    if rank > RANKS[-1]:
-        raise InputError(f"lora.r: {rank} is more than vLLM's {RANKS[-1]}. Lower it or set handover: merged.")
-    return next(room for room in RANKS if room >= rank)
-
-
-def _defaults(cpu: bool, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What we choose when the user does not."""
-    chosen: dict[str, Any] = {"disable_log_stats": True, "enable_prefix_caching": True, "use_tqdm_on_load": False}
-    if not cpu:
-        return chosen | {"enable_sleep_mode": True}
-    chosen["enforce_eager"] = True
-    said = "VLLM_CPU_KVCACHE_SPACE" in os.environ or "gpu_memory_utilization" in given
-    return chosen if said else chosen | {"kv_cache_memory_bytes": CPU_CACHE_BYTES}
-
-
-def check_arguments(given: Iterable[str], *, also: Iterable[str] = ()) -> None:
-    """Refuse names that are no engine arguments of vLLM; `also` holds what else might have been meant.
-
-    Raises:
-        InputError: with the nearest name there is.
-    """
-    with _environment(ENVIRONMENT):
-        from vllm.engine.arg_utils import AsyncEngineArgs
-
-    names = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
-    for name in given:
-        if name not in names:
-            raise InputError(f"engine: {unknown('engine argument', name, {*names, *also})}")
-
-
-def _arguments(owned: Mapping[str, Any], defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """One set of engine arguments, or an InputError that names the one that can't be."""
-    check_arguments(given)
-    for name, value in given.items():
-        if name in owned and owned[name] != value:
-            raise InputError(f"engine.{name}: set to {value!r}, but it is ours to set, to {owned[name]!r}. Remove it.")
-    return {**defaults, **given, **owned}
-
-
-def _refuse_sharing(given: Mapping[str, Any]) -> None:
-    for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
-        if world() > 1 and given.get(name, 1) != 1:
-            raise InputError(
-                f"engine.{name}: with several training processes each has an engine on its own device. Remove it, or "
-                "train with one process."
-            )
-
-
 @contextlib.asynccontextmanager
 async def _failures(doing: str) -> AsyncIterator[None]:
     """vLLM's errors as EngineError. Whatever failed in its processes arrives as a plain Exception."""
@@ -360,39 +271,3 @@ async def _failures(doing: str) -> AsyncIterator[None]:
         raise
     except Exception as error:
         raise EngineError(f"vLLM failed to {doing}: {error}") from error
-
-
-@contextlib.contextmanager
-def _environment(
-    defaults: Mapping[str, str] = MappingProxyType({}), needed: Mapping[str, str] = MappingProxyType({})
-) -> Iterator[None]:
-    """Environment for the processes started inside; what vLLM adds to it (LD_PRELOAD) goes again.
-
-    The user's values win over `defaults`, and `needed` wins over the user's. What a launcher said to the
-    trainer's ranks is not passed on.
-    """
-    before = dict(os.environ)
-    os.environ.update({**defaults, **before, **needed})
-    for name in LAUNCHED:
-        os.environ.pop(name, None)
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
-
-
-@contextlib.contextmanager
-def _importable_main() -> Iterator[None]:
-    """Keep spawned processes from running the main script again: they need nothing from it; it may have no guard."""
-    main = sys.modules["__main__"]
-    kept = {name: getattr(main, name) for name in ("__spec__", "__file__") if hasattr(main, name)}
-    main.__spec__ = None
-    if "__file__" in kept:
-        del main.__file__
-    try:
-        yield
-    finally:
-        for name, value in kept.items():
-            setattr(main, name, value)

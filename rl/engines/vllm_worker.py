@@ -24,7 +24,7 @@ import torch
 from safetensors import safe_open
 
 from rl.engines.adapter import Delta, read_deltas
-from rl.engines.vllm import TRAINER
+from rl.engines.vllm_process import TRAINER
 
 if TYPE_CHECKING:
     from torch import Tensor

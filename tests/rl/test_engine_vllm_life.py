@@ -50,8 +50,11 @@ def titled(pids: set[int], word: str) -> set[int]:
 
 
 def in_memory() -> set[str]:
-    """What lies in shared memory, other runs' adapters on their way to their engines aside."""
-    return {name for name in os.listdir("/dev/shm") if not name.startswith("localrft-")}
+    """What lies in shared memory, other runs' adapters on their way to their engines aside.
+
+    Nor do semaphores count: those of a killed process go when Python's resource tracker ends, with the trainer.
+    """
+    return {name for name in os.listdir("/dev/shm") if not name.startswith(("localrft-", "sem."))}
 
 
 def inherited() -> dict[str, str]:
