@@ -45,6 +45,10 @@ class EnvConfig(Section):
     """Arguments of the environment's `tasks`, for every split."""
     data: dict[str, str] = {}
     """Split -> file (JSONL, parquet) or dataset on the Hub, for environments that bring no tasks."""
+    prompt: str = "prompt"
+    """Of `data`: the column that holds the prompt, in rows without `messages`."""
+    system: str | None = None
+    """Of `data`: a system message to put before prompts that have none."""
     train: str = "train"
     evaluate: str = "test"
 

@@ -6,9 +6,9 @@ import envs
 import rewards
 from envs.environment import Environment
 from envs.errors import InputError
-from envs.tasks import load
+from envs.tasks import check_disjoint, load
 from envs.types import Task
-from rl.config import Config
+from rl.config import Config, EnvConfig
 from rl.options import checked
 from rl.rollout import Limits, Player
 
@@ -32,6 +32,11 @@ def tasks(config: Config, split: str) -> list[Task]:
     """
     data, options = config.env.data, config.env.options
     if not data:
+        for key in ("prompt", "system"):
+            if getattr(config.env, key) != EnvConfig.model_fields[key].default:
+                raise InputError(
+                    f"env.{key} would have no effect: there are no rows, for lack of env.data"
+                )
         env = environment(config)
         found = env.tasks(split, **checked(env.tasks, options, "env.options", given=1))
         if not found:
@@ -41,7 +46,17 @@ def tasks(config: Config, split: str) -> list[Task]:
         raise InputError(f"env.data names no file for split {split!r}, only for {', '.join(data)}")
     if options:
         raise InputError("env.options would have no effect: the tasks come from env.data; remove one of them")
-    return load(data[split], split=split)
+    return load(data[split], split=split, prompt=config.env.prompt, system=config.env.system)
+
+
+def check_splits(config: Config) -> None:
+    """Load both splits, and refuse them if what is trained on would be tested on.
+
+    Raises:
+        InputError: as `tasks`, or they share a task. One and the same split for both is a choice.
+    """
+    names = dict.fromkeys((config.env.train, config.env.evaluate))
+    check_disjoint({name: tasks(config, name) for name in names})
 
 
 def player(config: Config) -> Player:

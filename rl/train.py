@@ -77,6 +77,7 @@ class Training:
     def _check(self) -> None:
         """Everything that can be wrong with the config and be seen before the run directory is made."""
         session.check(self.config)
+        scene.check_splits(self.config)
         recipe = tiny_recipe(self.config)
         made = Qwen3Config(num_hidden_layers=recipe.shape.layers)
         check_targets(made if self.config.model == "tiny" else read_network(self.config.model), self.lora)

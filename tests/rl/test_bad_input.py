@@ -73,6 +73,17 @@ def rows(*texts: str) -> Callable[[Path], dict[str, Any]]:
     return section
 
 
+def both(train: str, test: str) -> Callable[[Path], dict[str, Any]]:
+    """An environment section with one task in each split."""
+
+    def section(folder: Path) -> dict[str, Any]:
+        (folder / "train.jsonl").write_text(json.dumps({"id": "a", "prompt": train}))
+        (folder / "test.jsonl").write_text(json.dumps({"id": "b", "prompt": test}))
+        return {"use": "desk", "data": {name: str(folder / f"{name}.jsonl") for name in ("train", "test")}}
+
+    return section
+
+
 FINE = '{"id": "a", "prompt": "Well?"}'
 
 REFUSED = {
@@ -138,6 +149,10 @@ REFUSED = {
     ),
     "a task without a prompt": Refused("tasks.jsonl, line 1: no prompt", env=rows('{"id": "a"}')),
     "options beside data": Refused("env.options would have no effect", "env.options.orders=[1,2]", env=rows(FINE)),
+    "a column of rows that are not there": Refused("env.prompt would have no effect", "env.prompt=question"),
+    "a task in both splits": Refused(
+        "task 'b' of test is also in train (as 'a'); remove it from one", env=both("Well?", "Well?")
+    ),
     "a split without a file": Refused(
         "env.data names no file for split 'test', only for train",
         env={"use": "desk", "data": {"train": "x.jsonl"}},
