@@ -34,9 +34,7 @@ def tasks(config: Config, split: str) -> list[Task]:
     if not data:
         for key in ("prompt", "system"):
             if getattr(config.env, key) != EnvConfig.model_fields[key].default:
-                raise InputError(
-                    f"env.{key} would have no effect: there are no rows, for lack of env.data"
-                )
+                raise InputError(f"env.{key} would have no effect: there are no rows, for lack of env.data")
         env = environment(config)
         found = env.tasks(split, **checked(env.tasks, options, "env.options", given=1))
         if not found:

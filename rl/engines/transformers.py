@@ -21,6 +21,10 @@ from rl.engines.adapter import read_config, refuse_unsupported
 if TYPE_CHECKING:
     from transformers import ContinuousBatchingManager
 
+MEMORY = 0.3
+"""Share of the free memory that the KV cache takes unless the user says otherwise: the trainer needs the rest, and
+transformers' own default leaves it a tenth."""
+
 NEVER = -1
 """No token has this id: a turn without stop ids ends by length alone."""
 
@@ -69,7 +73,7 @@ class TransformersEngine:
             "allow_block_sharing": False,
             "seed": seed,
         }
-        given = dict(engine_args or {})
+        given = {"max_memory_percent": MEMORY} | dict(engine_args or {})
         if clash := owned.keys() & given:
             raise InputError(f"engine.{min(clash)}: it is ours to set, to {owned[min(clash)]!r}. Remove it.")
         try:

@@ -96,8 +96,11 @@ class VllmEngine:
             with environment(needed={**needed, TRAINER: str(os.getpid())}), importable_main():
                 llm = _start(arguments, engine_args)
         engine = cls(llm, handover=how, max_model_len=llm.model_config.max_model_len, max_rank=rank, cpu=cpu)
+        del (
+            llm
+        )  # an import that failed on the way keeps this frame alive, and would keep vLLM until the interpreter ends
         try:
-            engine._shared = {name for names in await llm.collective_rpc("shared_memory") for name in names}
+            engine._shared = {name for names in await engine._llm.collective_rpc("shared_memory") for name in names}
             if deterministic:
                 await engine._become_deterministic()
         except BaseException:
@@ -244,7 +247,9 @@ class VllmEngine:
                     left = SharedMemory(name)
                     left.close()
                     left.unlink()
+            del llm
             gc.unfreeze()
+            gc.collect()  # else it is deleted with the interpreter, and fails aloud at it
 
 
 def _start(arguments: Mapping[str, Any], given: Mapping[str, Any]) -> AsyncLLM:
