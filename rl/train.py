@@ -21,11 +21,12 @@ from envs.errors import InputError
 from rl import checkpoint, scene, session, tiny
 from rl.collect import Collected, Collector
 from rl.config import ADAPTER, BASE, Config, nearest
+from rl.credit.batch import Spread
 from rl.evaluate import Report, summarise
 from rl.feed import Feed
 from rl.records import Run
 from rl.rollout import Played
-from rl.samples import Sample, samples
+from rl.samples import Sample, finished, samples, spread
 from rl.session import Session, read_network
 from rl.trainers.callbacks import Interrupt, Metrics, OnStep, Seal
 from rl.trainers.grpo import EpisodeGRPOTrainer
@@ -224,8 +225,16 @@ class Training:
         self.run.flush()
         self._observe(collected)
         filler = self.session.tokenizer.pad_token_id
-        credit = self.config.credit
-        return [sample for group in collected.groups for sample in samples(group, credit.name, credit.options, filler)]
+        credit = self.config.credit.at(step / self.trainer.state.max_steps)
+        made = [
+            sample
+            for group in collected.groups
+            for sample in samples(group, credit.name, credit.options, filler, gate=credit.soft_gate)
+        ]
+        over = sum(gather_object([spread(made)]), Spread())
+        self._metric("credit/rms", over.rms)
+        self._metric("credit/share", over.share)
+        return finished(made, over, credit.name, credit.options, rms=credit.rms)
 
     def _hand_over(self) -> None:
         """Give the engine the adapter in training, unless it has it."""
