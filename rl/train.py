@@ -24,6 +24,7 @@ from rl.config import ADAPTER, BASE, Config, nearest
 from rl.credit.batch import Spread
 from rl.evaluate import Report, summarise
 from rl.feed import Feed
+from rl.hacking import signs
 from rl.records import Run
 from rl.rollout import Played
 from rl.samples import Sample, finished, samples, spread
@@ -290,6 +291,8 @@ class Training:
             self._metric("success", report.success.mean)
         if report.turns is not None:
             self._metric("turns", report.turns)
+        for name, value in signs([group.played for group in collected.groups]).items():
+            self._metric(f"signs/{name}", value)
 
     def _metric(self, name: str, value: float) -> None:
         self.trainer._metrics["train"][name].append(float(value))
