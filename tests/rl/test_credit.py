@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 from typing import Any
@@ -12,7 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.errors import InputError
+from rewards import Score, gated
+from rewards.compose import shaping
 from rl.credit import CREDIT, credit, needs
+from rl.credit.shapes import returns_to_go
 
 Episodes = list[tuple[float, list[float | None]]]
 ONE_TURN = [[None], [None], [None], [None]]
@@ -181,6 +185,40 @@ def test_grpo_with_its_eps_equals_the_numbers_worked_out_by_hand() -> None:
 def test_return_to_go_counts_ended_episodes_as_zero() -> None:
     advantages = credit("return_to_go_loo", [1, 0], [[0, 0], [0.5]], scale=False)
     assert advantages == [[pytest.approx(0.5), pytest.approx(1.0)], [pytest.approx(-0.5)]]
+
+
+def test_turns_behind_a_closed_gate_are_judged_and_paid_nothing() -> None:
+    """The turn rewards of `TWO` behind their outcomes, as the reward functions make them."""
+
+    def score(value: float, turns: list[float | None]) -> Score:
+        async def first(episode: Any, /) -> Score:
+            return Score(value=value)
+
+        async def then(episode: Any, /) -> Score:
+            return Score(value=0.0, turns=tuple(turns))
+
+        return asyncio.run(gated(first=first, then=then, zero=True)(None))
+
+    scores = [score(r, row) for r, row in zip(*TWO, strict=True)]
+    outcome, turns = [s.value for s in scores], [s.turns or () for s in scores]
+    found = credit("process_grpo", outcome, turns, ddof=0, eps=0.0, outcome_weight=1.0)
+    assert found == near([[1.324532, 1.721892], [-1.324532, -0.662266]])
+
+
+@given(st.lists(st.tuples(rewards, st.lists(rewards, min_size=1, max_size=4)), min_size=2, max_size=6))
+def test_shaping_moves_no_credit_between_episodes_and_takes_the_potential_off_the_return_to_go(
+    group: list[tuple[float, list[float]]],
+) -> None:
+    """Episodes begin with the same potential, as they do in one state; here with 0."""
+    outcome = [g[0] for g in group]
+    potentials = [[0.0, *g[1][1:]] for g in group]
+    plain, turns = [[0.0] * len(row) for row in potentials], [shaping(row, 1.0) for row in potentials]
+    for name in ("grpo", "dr_grpo", "rloo"):
+        for a, b in zip(credit(name, outcome, plain), credit(name, outcome, turns), strict=True):
+            assert a == pytest.approx(b, abs=1e-6)
+    assert returns_to_go([0.0], [[0.25, 0.5]], 1.0, 0.9) == [near([0.7, 0.5])]
+    for r, row, found in zip(outcome, potentials, returns_to_go(outcome, turns, 1.0, 1.0), strict=True):
+        assert found == pytest.approx([r - phi for phi in row], abs=1e-9)
 
 
 CRITIC: list[tuple[str, Any, Any, dict[str, Any], Any]] = [
