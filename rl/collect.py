@@ -32,6 +32,11 @@ class Group:
         return len(earned) > 1
 
 
+def succeeded(group: Group, *, threshold: float = 1.0) -> list[bool | None]:
+    """[G] whether each episode's outcome came to the threshold; None where there is no score."""
+    return [None if p.score.error is not None else p.score.value >= threshold for p in group.played]
+
+
 class GroupLog(Protocol):
     """Where groups are kept: `rl.records.Run` is one."""
 

@@ -55,15 +55,20 @@ def samples(
     own = options if estimator == name else {key: options[key] for key in options.keys() & {"process"}}
     states = [state_keys(p.episode) for p in group.played] if "states" in needs(estimator) else None
     seen = rewards if gate is None else [[None] * len(row) for row in rewards]
-    advantages = credit(estimator, outcome, seen, states, **own)
+    by_turn = credit(estimator, outcome, seen, states, **own)
     if gate is not None:
-        advantages = soft_gate(advantages, outcome, rewards, strength=gate)
-    return [_sample(played, row, filler_id) for played, row in zip(group.played, advantages, strict=True)]
+        by_turn = soft_gate(by_turn, outcome, rewards, strength=gate)
+    return [_sample(played, row, filler_id) for played, row in zip(group.played, by_turn, strict=True)]
+
+
+def advantages(rows: Sequence[Sample]) -> list[Sequence[float]]:
+    """[N][T_i] by the completion token."""
+    return [sample.advantages for sample in rows]
 
 
 def spread(rows: Sequence[Sample]) -> Spread:
     """How the advantages of these rows' sampled tokens are spread."""
-    return spread_of([sample.advantages for sample in rows], [sample.row.mask for sample in rows])
+    return spread_of(advantages(rows), [sample.row.mask for sample in rows])
 
 
 def finished(
@@ -78,16 +83,16 @@ def finished(
         options: its options.
         rms: what the root mean square of the advantages of sampled tokens is to be; None leaves it.
     """
-    advantages: Sequence[Sequence[float]] = [sample.advantages for sample in rows]
     if name in WHITENED:
-        advantages = whitened(advantages, over, **{key: options[key] for key in options.keys() & {"ddof", "eps"}})
+        own = {key: options[key] for key in options.keys() & {"ddof", "eps"}}
+        made = whitened(advantages(rows), over, **own)
     elif rms is not None:
-        advantages = rescaled(advantages, over, rms=rms)
+        made = rescaled(advantages(rows), over, rms=rms)
     else:
         return list(rows)
     return [
         replace(sample, advantages=tuple(a if m else 0.0 for a, m in zip(row, sample.row.mask, strict=True)))
-        for sample, row in zip(rows, advantages, strict=True)
+        for sample, row in zip(rows, made, strict=True)
     ]
 
 

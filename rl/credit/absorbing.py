@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rl.credit.shapes import EPS, Advantages, Outcome, TurnRewards, moments, nothing, returns_to_go
+from rl.credit.shapes import EPS, Advantages, Outcome, TurnRewards, alone, moments, nothing, returns_to_go
 
 
 def return_to_go_loo(
@@ -18,10 +18,10 @@ def return_to_go_loo(
     Example: outcomes (1, 0), turn rewards ((0, 0), (0.5,)), no scaling: returns-to-go are
     ((1, 1), (0.5,)), baselines ((0.5, 0), (1,)), advantages ((0.5, 1), (-0.5,)).
     """
+    if alone(outcome):
+        return nothing(turns)
     to_go = returns_to_go(outcome, turns, process, gamma)
     scored = [row for row in to_go if row is not None]
-    if len(scored) < 2:
-        return nothing(turns)
     longest = max(map(len, scored))
     totals = [sum(row[k] if k < len(row) else 0.0 for row in scored) for k in range(longest)]
     _, std = moments([row[0] if row else 0.0 for row in scored], 1)

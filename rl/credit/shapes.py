@@ -104,6 +104,11 @@ def spread(values: Sequence[float | None], turns: TurnRewards) -> Advantages:
     return [[value or 0.0] * len(row) for value, row in zip(values, turns, strict=True)]
 
 
+def alone(outcome: Outcome) -> bool:
+    """Whether fewer than two episodes have a score: there is nothing to compare them with."""
+    return sum(r is not None for r in outcome) < 2
+
+
 def nothing(turns: TurnRewards) -> Advantages:
     """0 for every turn."""
     return [[0.0] * len(row) for row in turns]

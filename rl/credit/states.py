@@ -15,6 +15,7 @@ from rl.credit.shapes import (
     Outcome,
     States,
     TurnRewards,
+    alone,
     earned,
     moments,
     nothing,
@@ -59,7 +60,7 @@ def gigpo(
     """
     refuse_other_shape("states", states, turns)
     whole = returns(outcome, turns, process)
-    if sum(r is not None for r in whole) < 2:
+    if alone(outcome):
         return nothing(turns)
     rows = [r for r, row in zip(whole, turns, strict=True) for _ in (row if by_row else (0,))]
     mean, std = moments(rows, ddof)
@@ -96,7 +97,7 @@ def grouped_td(
     lam .9 their advantages are (.249375, 0), (.178184, .249375, 0), (-.700625, 0).
     """
     refuse_other_shape("states", states, turns)
-    if sum(r is not None for r in outcome) < 2:
+    if alone(outcome):
         return nothing(turns)
     found = _by_state(returns_to_go(outcome, turns, process, gamma), states)
     value = {state: fmean(own) for state, own in found.items()}

@@ -13,8 +13,10 @@ from rl.credit.shapes import (
     Advantages,
     Outcome,
     TurnRewards,
+    alone,
     discounted,
     judged,
+    nothing,
     spread,
     standardised,
     standardised_columns,
@@ -39,6 +41,8 @@ def process_grpo(
     Example, ddof 0, no eps: turns ((0.2, 0.8), (0.6, 0)) have mean 0.4 and std 0.31623, so
     A = ((0.63246, 1.26491), (-0.63246, -1.26491)).
     """
+    if alone(outcome):
+        return nothing(turns)
     rewards = [[None if x is None else process * x for x in row] for row in judged(outcome, turns, process)]
     for r, row in zip(outcome, rewards, strict=True):
         if outcome_weight and r is not None and row:
@@ -93,6 +97,8 @@ def turn_return(
     Example, ddof 0, no eps: turns ((.1, .3, None), (0, .2, None), (-.1, .1, None)), outcomes (1, 0, 0): the first
     episode has A = (2.96341, 2.96341, 1.41421); by turn and with the root, (3.14626, 2.63896, 1.41421).
     """
+    if alone(outcome):
+        return nothing(turns)
     rewards = judged(outcome, turns, process)
     normalised = (standardised_columns if by_turn else standardised_rows)(rewards, ddof, eps)
     finals = standardised(outcome, ddof, eps)

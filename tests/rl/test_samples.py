@@ -7,7 +7,7 @@ import pytest
 from envs.types import Stop, Task
 from made import played, turn
 from rewards import Score
-from rl.collect import Group
+from rl.collect import Group, succeeded
 from rl.feed import Ticket
 from rl.rollout import Played
 from rl.samples import Sample, finished, samples, spread
@@ -106,6 +106,11 @@ def test_a_fixed_rms_is_that_of_sampled_tokens_and_without_one_nothing_changes()
     assert spread(scaled).rms == pytest.approx(0.25)
     assert set(scaled[2].advantages) == {0.0}
     assert finished(made, spread(made), "return_to_go_loo", {}) == made
+
+
+def test_who_succeeded_is_told_by_the_outcome_alone() -> None:
+    found = succeeded(group(worth(played(turns=LONG), 1.0, -5.0, 0.0), worth(played(), 0.5, 9.0), played(value=None)))
+    assert found == [True, False, None]
 
 
 def test_a_group_is_informative_if_scored_episodes_earned_differently() -> None:
