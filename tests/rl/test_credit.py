@@ -145,6 +145,7 @@ BY_HAND: list[tuple[str, Any, Any, dict[str, Any], Any]] = [
         {"ddof": 0, "by_turn": True, "root": True},
         [[3.146264, 2.638958, 1.414214], [-0.707107] * 3, [-2.439158, -1.931852, -0.707107]],
     ),
+    ("turn_return", [1, 0], [[None, None], [None]], {"gamma": 0.5}, [[0.353553, 0.707107], [-0.707107]]),
     (  # z of (.1, 0, 0) is (1.414214, -.707107, -.707107): the judged 0 in the middle is a turn
         "turn_return",
         [0, 0],
@@ -382,7 +383,10 @@ def test_where_no_state_is_met_twice_gigpo_is_grpo_without_the_division(group: E
 def test_process_weight_zero_is_the_outcome_alone(name: str) -> None:
     turns = [[0.3, None], [0.0], [-1.0, 2.0]]
     none = [[None] * len(row) for row in turns]
-    assert each(name, [1, 0, 0.5], turns, process=0.0) == each(name, [1, 0, 0.5], none)
+    options = {"outcome_weight": 1.0} if name == "process_grpo" else {}
+    without = each(name, [1, 0, 0.5], none, **options)
+    assert each(name, [1, 0, 0.5], turns, process=0.0, **options) == without
+    assert any(a for row in without for a in row)
 
 
 @pytest.mark.parametrize("name", ["process_grpo", "mt_grpo", "turn_return"])

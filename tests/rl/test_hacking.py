@@ -120,7 +120,8 @@ def test_groups_that_earn_the_same_are_flat_and_broken_episodes_are_no_sign() ->
 def test_the_share_of_credit_on_failures_by_hand() -> None:
     mixed = ([True, False, None], [[1.0, 1.0], [0.5, -3.0], [7.0]])
     hopeless = ([False, False], [[5.0], [-5.0]])
-    assert positive_on_failures([mixed, hopeless]) == pytest.approx(0.2)
+    perfect = ([True, True], [[9.0], [-9.0]])
+    assert positive_on_failures([mixed, hopeless, perfect]) == pytest.approx(0.2)
     assert positive_on_failures([hopeless]) is None
 
 
@@ -128,7 +129,8 @@ def run(farming: Sequence[float], *, seed: int, paid: str) -> list[Observed]:
     """A training run seen once a step: 16 groups of 8; with each step's chance an episode makes calls to the limit.
 
     Who farms fails. Who does not succeeds more and more often, in five calls. `paid` is what a call earns: "naive"
-    pays every call, "progress" those that bring the task on, "nothing" none, "equal" the same to everybody.
+    pays every call, "progress" those that bring the task on, "nothing" none, "equal" the same to everybody, and
+    "deductions" takes from those alone that succeed, say for asking twice.
     """
     dice = random.Random(seed)
     history = []
@@ -141,7 +143,13 @@ def run(farming: Sequence[float], *, seed: int, paid: str) -> list[Observed]:
                 farms = dice.random() < share
                 good = not farms and dice.random() < skill
                 calls = 12 if farms else 5 if good else dice.choice([3, 4, 5])
-                each = {"naive": 0.3, "progress": 0.2 if good else 0.1, "nothing": 0.0, "equal": 1 / calls}[paid]
+                each = {
+                    "naive": 0.3,
+                    "progress": 0.2 if good else 0.1,
+                    "nothing": 0.0,
+                    "equal": 1 / calls,
+                    "deductions": -0.1 * good,
+                }[paid]
                 turns = [[("look", str(0 if farms else k))] for k in range(calls)]
                 group.append(episode(*turns, value=float(good), paid=[each] * calls))
             groups.append(group)
@@ -171,9 +179,9 @@ def test_a_policy_that_learns_to_farm_is_called_out_before_success_is_lost(seed:
     assert success[back] == max(success[:first])
 
 
-@pytest.mark.parametrize("paid", ["progress", "nothing", "equal"])
+@pytest.mark.parametrize("paid", ["progress", "nothing", "equal", "deductions"])
 def test_no_alarm_stops_a_policy_that_only_learns(paid: str) -> None:
-    for seed in range(4):
+    for seed in range(2):
         history = run([0.0] * 24, seed=seed, paid=paid)
         heard = [alarm for i in range(len(history)) for alarm in watch(history[: i + 1])]
         assert {alarm.action for alarm in heard} <= {"warn"}
