@@ -11,6 +11,7 @@ from statistics import fmean
 
 from envs.types import Episode, Stop
 from rewards.process import FORM
+from rl.collect import earned
 from rl.rollout import Played
 from rl.stats import probability_of_improvement
 
@@ -44,7 +45,7 @@ def signs(groups: Sequence[Sequence[Played]], *, threshold: float = 1.0) -> dict
     found = _process(whole, threshold) | _behaviour(episodes) | _text(whole)
     scored = [[p.score for p in group if p.score.error is None] for group in whole]
     if several := [group for group in scored if len(group) > 1]:
-        found["flat_groups"] = fmean(len({(s.value, s.turns) for s in group}) == 1 for group in several)
+        found["flat_groups"] = fmean(len(set(map(earned, group))) == 1 for group in several)
     return found
 
 

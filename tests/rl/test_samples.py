@@ -121,6 +121,7 @@ def test_a_group_is_informative_if_scored_episodes_earned_differently() -> None:
     assert informative(played(value=1.0), played(value=0.0))
     assert not informative(played(value=1.0), played(value=None))
     assert informative(worth(played(turns=LONG), 1.0, 0.0, 1.0), worth(played(turns=LONG), 1.0, 1.0, 0.0))
+    assert not informative(worth(played(turns=LONG), 1.0, 0.0, 0.0), worth(played(turns=SHORT), 1.0, 0.0), played())
 
 
 def test_a_turn_that_does_not_extend_the_last_is_refused() -> None:
