@@ -1,16 +1,18 @@
-"""Sums to be worked out with a calculator: the smallest environment, with pure tools and no state."""
+"""Sums to be worked out with a calculator: the smallest environment, with pure tools and a note of each call."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from envs.environment import Environment, tool
 from envs.errors import InputError
+from envs.guard import Guard
 from envs.tasks import split_of
-from envs.types import Message, Task, ToolCall
+from envs.types import Message, Task, ToolCall, ToolResult
 
 SIGNS = {"add": "+", "subtract": "-", "multiply": "*"}
 SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
@@ -19,6 +21,12 @@ NUMBERS = range(2, 100)
 
 class Arithmetic(Environment):
     """One question, three tools, an integer for an answer."""
+
+    def __init__(self, task: Task, guard: Guard | None = None) -> None:
+        super().__init__(task, guard)
+        self._due = [tuple(call) for call in task.item.get("calls", ())]
+        self._steps: list[dict[str, Any]] = []
+        self._seen: set[tuple[Any, ...]] = set()
 
     @classmethod
     def tasks(cls, split: str, *, steps: int = 1, count: int | None = None) -> list[Task]:
@@ -52,6 +60,22 @@ class Arithmetic(Environment):
             call = ToolCall(id=f"call-{number}", name=name, arguments=json.dumps({"a": a, "b": b}))
             messages.append(Message(role="assistant", tool_calls=(call,)))
         return [*messages, Message(role="assistant", content=task.item["answer"])]
+
+    async def call(self, call: ToolCall) -> ToolResult:
+        """Carry out one call, and note whether it was the one that the question needed next."""
+        result = await super().call(call)
+        if result.fault in (None, "raised", "timeout"):
+            made = (call.name, *self.tools()[call.name].parse(call.arguments).values())
+            progress = self._due[:1] == [made]
+            self._due = self._due[progress:]
+            facts = {"progress": progress, "repeat": made in self._seen}
+            self._steps.append({"call_id": call.id, "tool": call.name} | facts)
+            self._seen.add(made)
+        return result
+
+    def state(self) -> Mapping[str, Any]:
+        """What was called, one record per executed call, in `steps`."""
+        return {"steps": self._steps}
 
     @tool
     def add(self, a: int, b: int) -> int:

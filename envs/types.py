@@ -31,6 +31,14 @@ class ToolCall:
     arguments: str
     """The JSON text exactly as the model wrote it, valid or not."""
 
+    @property
+    def canonical(self) -> str:
+        """The arguments as text that does not depend on the order of keys or on spaces; as written where not JSON."""
+        try:
+            return json.dumps(json.loads(self.arguments or "{}"), sort_keys=True)
+        except (ValueError, RecursionError):
+            return self.arguments
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:

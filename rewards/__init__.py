@@ -1,6 +1,6 @@
 """What an episode is worth."""
 
-from rewards.compose import gated, weighted, whole
+from rewards.compose import capped, gated, min_form, shaped, weighted, whole
 from rewards.outcome import contains, exact, json_equal, numeric, state_equal
 from rewards.process import in_order, no_repeats, policy_kept, progress, valid_calls
 from rewards.score import Reward, Score, reward
@@ -11,16 +11,19 @@ __all__ = [
     "Reward",
     "Score",
     "build",
+    "capped",
     "contains",
     "exact",
     "gated",
     "in_order",
     "json_equal",
+    "min_form",
     "no_repeats",
     "numeric",
     "policy_kept",
     "progress",
     "reward",
+    "shaped",
     "state_equal",
     "valid_calls",
     "weighted",

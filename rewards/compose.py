@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import TypeAlias
 
 from envs.errors import InputError
 from envs.together import together
@@ -38,7 +42,7 @@ def weighted(parts: Mapping[str, tuple[Reward, float]]) -> Reward:
     return scored
 
 
-def gated(*, first: Reward, then: Reward, threshold: float = 1.0) -> Reward:
+def gated(*, first: Reward, then: Reward, threshold: float = 1.0, zero: bool = False) -> Reward:
     """One reward, and another that counts only where the first comes to the threshold.
 
     Example: style counts only in answers that are right: `gated(first=correct, then=style)` is the
@@ -46,8 +50,10 @@ def gated(*, first: Reward, then: Reward, threshold: float = 1.0) -> Reward:
 
     Args:
         first: always counts. It is the `total` of its score that must come to the threshold.
-        then: what may come on top. Not run where the gate is closed.
+        then: what may come on top. Not run where the gate is closed, so that its turns are not judged there.
         threshold: what opens the gate.
+        zero: run `then` where the gate is closed too, and count it 0: the same total, but estimators that
+            compare turns with each other then see judged turns that paid nothing.
     """
 
     async def scored(episode: Episode, /) -> Score:
@@ -55,15 +61,102 @@ def gated(*, first: Reward, then: Reward, threshold: float = 1.0) -> Reward:
         if failed := _failed({"first": start}):
             return failed
         named = {"first": start}
-        if start.total >= threshold:
+        is_open = start.total >= threshold
+        if is_open or zero:
             named["then"] = await then(episode)
         if failed := _failed(named):
             return failed
-        value = sum(score.value for score in named.values())
-        turns = _add_turns([score.turns for score in named.values()])
-        return Score(value=value, turns=turns, parts=_named_parts(named) | {"open": float("then" in named)})
+        weights = [1.0, float(is_open)][: len(named)]
+        value = sum(weight * score.value for weight, score in zip(weights, named.values(), strict=True))
+        turns = _add_turns([_scaled(score, weight) for weight, score in zip(weights, named.values(), strict=True)])
+        return Score(value=value, turns=turns, parts=_named_parts(named) | {"open": float(is_open)})
 
     return scored
+
+
+def capped(*, part: Reward, limit: float) -> Reward:
+    """A reward whose turns together pay no more than a limit: what would go beyond it pays nothing.
+
+    Turns are counted from the first, deductions too, so that what was deducted can be earned again and no more.
+    With a limit below what a success is worth, no amount of steps makes a failure worth as much.
+
+    Args:
+        part: its turns are capped, its value is not.
+        limit: what they may come to.
+
+    Raises:
+        InputError: the limit is not above 0.
+
+    Example: with limit 0.5, turns (0.3, 0.3, -0.1, 0.3) pay (0.3, 0.2, -0.1, 0.1).
+    """
+    if not limit > 0:
+        raise InputError(f"capped: limit is what the turns may come to, above 0, not {limit!r}")
+
+    def cap(turns: Turns) -> Turns:
+        paid, found = 0.0, list[float | None]()
+        for turn in turns:
+            own = None if turn is None else min(turn, limit - paid)
+            found.append(own)
+            paid += own or 0.0
+        return tuple(found)
+
+    return _on_turns(part, cap)
+
+
+def shaped(*, potential: Reward, gamma: float = 1.0) -> Reward:
+    """Potential-based shaping: turns show how far an episode has come, and all they paid is paid back at its end.
+
+    A state's potential is what the turns before it have paid. A turn is worth gamma Phi(s') - Phi(s), and the
+    end has potential 0, so that the discounted sum is 0 for every episode: what is best stays best, and
+    collecting steps pays nothing (Ng, Harada and Russell, ICML 1999).
+
+    Args:
+        potential: its turns are what was advanced, as those of `progress`; its value stays as it is.
+        gamma: the discount that the estimator uses.
+
+    Example: turns (1, None, 1) have potentials (0, 1, 1), and with gamma 1 are worth (1, 0, -1).
+    """
+
+    def shape(turns: Turns) -> Turns:
+        paid = [turn or 0.0 for turn in turns]
+        return shaping([sum(paid[:k]) for k in range(len(paid))], gamma)
+
+    return _on_turns(potential, shape)
+
+
+def shaping(potentials: Sequence[float], gamma: float) -> tuple[float, ...]:
+    """[K] gamma Phi(s_{k+1}) - Phi(s_k) of the potentials [K] before each turn; the end has potential 0.
+
+    Example: potentials (0.2, 0.5) with gamma 0.9 give (0.25, -0.5).
+    """
+    return tuple(gamma * after - before for before, after in pairwise((*potentials, 0.0)))
+
+
+def min_form(*, part: Reward, temperature: float = 0.1) -> Reward:
+    """A reward whose turns together pay about as much as the worst of them: each times softmax(-r / T) over the turns.
+
+    A chain is as good as its weakest step, so that further good steps can't make up for a bad one
+    (PURE, arXiv 2504.08662).
+
+    Args:
+        part: its turns are weighted, its value is not.
+        temperature: T; the smaller, the nearer to the minimum.
+
+    Raises:
+        InputError: the temperature is not above 0.
+
+    Example: turns (0.9, 0.2, 0.7) have weights (0.0009, 0.9924, 0.0067) and pay 0.20398 together.
+    """
+    if not temperature > 0:
+        raise InputError(f"min_form: temperature is above 0, not {temperature!r}")
+
+    def weigh(turns: Turns) -> Turns:
+        least = min((turn for turn in turns if turn is not None), default=0.0)
+        weights = [0.0 if turn is None else math.exp((least - turn) / temperature) for turn in turns]
+        total = math.fsum(weights)
+        return tuple(None if turn is None else turn * w / total for turn, w in zip(turns, weights, strict=True))
+
+    return _on_turns(part, weigh)
 
 
 def whole(part: Reward) -> Reward:
@@ -78,18 +171,33 @@ def whole(part: Reward) -> Reward:
     return scored
 
 
+Turns: TypeAlias = tuple[float | None, ...]
+
+
+def _on_turns(part: Reward, change: Callable[[Turns], Turns]) -> Reward:
+    """The reward with other turns; one that judged none stays as it is."""
+
+    async def scored(episode: Episode, /) -> Score:
+        score = await part(episode)
+        if score.error is not None or score.turns is None:
+            return score
+        return replace(score, turns=change(score.turns))
+
+    return scored
+
+
 def _failed(named: Mapping[str, Score]) -> Score | None:
     errors = [f"{name}: {score.error}" for name, score in named.items() if score.error is not None]
     return Score.unscored("; ".join(errors)) if errors else None
 
 
-def _scaled(score: Score, weight: float) -> tuple[float | None, ...] | None:
+def _scaled(score: Score, weight: float) -> Turns | None:
     if score.turns is None:
         return None
     return tuple(None if turn is None else weight * turn for turn in score.turns)
 
 
-def _add_turns(columns: list[tuple[float | None, ...] | None]) -> tuple[float | None, ...] | None:
+def _add_turns(columns: list[Turns | None]) -> Turns | None:
     """Turn by turn, the sum of those that say something; None where nobody does."""
     judged = [column for column in columns if column is not None]
     if not judged:

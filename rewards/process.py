@@ -11,7 +11,6 @@ each executed call, in the order of execution, with `call_id`, `tool` and the fa
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -69,7 +68,7 @@ def no_repeats(episode: Episode) -> Score:
     def judge(call: ToolCall, result: ToolResult) -> float:
         if result.fault is not None:
             return 0.0
-        key = (call.name, _canonical(call.arguments))
+        key = (call.name, call.canonical)
         repeated = key in seen
         seen.add(key)
         return _deduction(repeated)
@@ -131,8 +130,3 @@ def _notes(episode: Episode) -> Callable[[ToolCall, ToolResult, str], bool]:
 
 def _deduction(due: bool) -> float:
     return -1.0 if due else 0.0
-
-
-def _canonical(arguments: str) -> str:
-    """Arguments as text that does not depend on the order of keys or on spaces."""
-    return json.dumps(json.loads(arguments or "{}"), sort_keys=True)

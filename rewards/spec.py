@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from envs.errors import InputError, reasons, unknown
 from envs.named import load_attribute
-from rewards.compose import gated, weighted, whole
+from rewards.compose import capped, gated, min_form, shaped, weighted, whole
 from rewards.outcome import contains, exact, json_equal, numeric, state_equal
 from rewards.process import in_order, no_repeats, policy_kept, progress, valid_calls
 from rewards.score import Reward, reward
@@ -137,5 +137,8 @@ REWARDS: dict[str, Callable[..., Any]] = {
     "no_repeats": no_repeats,
     "policy_kept": policy_kept,
     "gated": gated,
+    "capped": capped,
+    "shaped": shaped,
+    "min_form": min_form,
 }
 """Rewards by the name configs call them."""

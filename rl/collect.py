@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from envs.types import Task
+from rewards.score import Score
 from rl.feed import Feed, Ticket
 from rl.policy import Policy
 from rl.rollout import Played, Player
@@ -28,8 +29,20 @@ class Group:
     @property
     def informative(self) -> bool:
         """True if its scored episodes earned different amounts, turn by turn or as a whole."""
-        earned = {(p.score.value, p.score.turns) for p in self.played if p.score.error is None}
-        return len(earned) > 1
+        return len({earned(p.score) for p in self.played if p.score.error is None}) > 1
+
+
+def earned(score: Score) -> tuple[float, tuple[tuple[int, float], ...]]:
+    """What an episode was paid, and in which turns.
+
+    A turn that paid 0 is as one that nobody judged: rewards of weight 0 must not change which groups are played.
+    """
+    return score.value, tuple((k, turn) for k, turn in enumerate(score.turns or ()) if turn)
+
+
+def succeeded(group: Group, *, threshold: float = 1.0) -> list[bool | None]:
+    """[G] whether each episode's outcome came to the threshold; None where there is no score."""
+    return [None if p.score.error is not None else p.score.value >= threshold for p in group.played]
 
 
 class GroupLog(Protocol):

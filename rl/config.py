@@ -19,7 +19,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from envs.errors import InputError, unknown
-from rl.credit import CREDIT
+from rl.credit import CREDIT, GIVEN, WHITENED, needs
+from rl.credit.say import annealed
 from rl.options import checked
 
 CONFIG = "config.json"
@@ -116,22 +117,58 @@ class ChatConfig(Section):
     """Variables of the template, as in `enable_thinking: false`."""
 
 
+FED = frozenset({"states"})
+"""What a trainer without a critic can give an estimator beside scores."""
+
+
 class CreditConfig(BaseModel):
-    """Which estimator, and its options."""
+    """Which estimator, its options, and what is done to its advantages."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     name: str = "grpo"
+    rms: float | None = Field(None, gt=0)
+    """What the advantages of a step's sampled tokens are scaled to have as root mean square."""
+    anneal: tuple[float, float] | None = None
+    """The shares of training between which the weight of turn rewards goes linearly to 0."""
+    soft_gate: float | None = Field(None, ge=0)
+    """How strongly turn rewards redistribute what the outcome earned; they then earn nothing themselves."""
 
     @property
     def options(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
 
+    def at(self, done: float) -> CreditConfig:
+        """The same when a share `done` of training is behind."""
+        if self.anneal is None:
+            return self
+        left = annealed(done, *self.anneal)
+        if self.soft_gate is not None:
+            return self.model_copy(update={"soft_gate": left * self.soft_gate})
+        return self.model_copy(update={"process": left * self.options.get("process", 1.0)})
+
     @model_validator(mode="after")
     def _known(self) -> CreditConfig:
         if self.name not in CREDIT:
             raise ValueError(f"credit.name: {unknown('estimator', self.name, CREDIT)}")
+        if missing := needs(self.name) - FED:
+            raise ValueError(
+                f"credit.name: {self.name} needs {' and '.join(sorted(missing))}, which come from a critic, and the "
+                "trainer, GRPO, has none; grouped_td takes its values from the group, return_to_go_loo needs none"
+            )
+        for option in self.options.keys() & GIVEN:
+            raise ValueError(f"credit.{option}: is what the trainer gives with each group; remove it")
         checked(CREDIT[self.name], self.options, f"credit, with {self.name}", given=2)
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> CreditConfig:
+        if self.rms is not None and self.name in WHITENED:
+            raise ValueError(f"credit.rms would have no effect: {self.name} whitens the batch; remove it")
+        if self.soft_gate is not None and "process" in self.options:
+            raise ValueError("credit.process would have no effect with credit.soft_gate, which is their say; remove it")
+        if self.anneal is not None and not 0 <= self.anneal[0] < self.anneal[1] <= 1:
+            raise ValueError("credit.anneal: two shares of training, the first below the second, as in [0.5, 0.8]")
         return self
 
 

@@ -16,7 +16,10 @@ from typing import Any
 
 from rl.chat import Row, row
 from rl.collect import Group
-from rl.credit import credit
+from rl.credit import WHITENED, credit, needs
+from rl.credit.batch import Spread, rescaled, spread_of, whitened
+from rl.credit.say import soft_gate
+from rl.credit.states import state_keys
 from rl.rollout import Played
 
 
@@ -31,16 +34,66 @@ class Sample:
     """Outcome and turn rewards together."""
 
 
-def samples(group: Group, name: str, options: Mapping[str, Any], filler_id: int) -> list[Sample]:
+def samples(
+    group: Group, name: str, options: Mapping[str, Any], filler_id: int, *, gate: float | None = None
+) -> list[Sample]:
     """The rows of a group, credit assigned.
 
     An episode that ended before its first turn becomes a row of one masked `filler_id`, so that the
-    batch keeps its shape; it carries no loss.
+    batch keeps its shape; it carries no loss. An estimator that whitens has its second half in `finished`.
+
+    Args:
+        group: what was played and scored.
+        name: a key of `rl.credit.CREDIT`.
+        options: its options, without those that are data.
+        filler_id: a token of no meaning.
+        gate: strength of `soft_gate`; the estimator then sees outcomes alone, and turn rewards redistribute.
     """
     outcome = [None if p.score.error else p.score.value for p in group.played]
     rewards = [_turn_rewards(p) for p in group.played]
-    advantages = credit(name, outcome, rewards, **options)
-    return [_sample(played, own, filler_id) for played, own in zip(group.played, advantages, strict=True)]
+    estimator = WHITENED.get(name, name)
+    own = options if estimator == name else {key: options[key] for key in options.keys() & {"process"}}
+    states = [state_keys(p.episode) for p in group.played] if "states" in needs(estimator) else None
+    seen = rewards if gate is None else [[None] * len(row) for row in rewards]
+    by_turn = credit(estimator, outcome, seen, states, **own)
+    if gate is not None:
+        by_turn = soft_gate(by_turn, outcome, rewards, strength=gate)
+    return [_sample(played, row, filler_id) for played, row in zip(group.played, by_turn, strict=True)]
+
+
+def advantages(rows: Sequence[Sample]) -> list[Sequence[float]]:
+    """[N][T_i] by the completion token."""
+    return [sample.advantages for sample in rows]
+
+
+def spread(rows: Sequence[Sample]) -> Spread:
+    """How the advantages of these rows' sampled tokens are spread."""
+    return spread_of(advantages(rows), [sample.row.mask for sample in rows])
+
+
+def finished(
+    rows: Sequence[Sample], over: Spread, name: str, options: Mapping[str, Any], *, rms: float | None = None
+) -> list[Sample]:
+    """The rows with what their estimator, or a fixed RMS, asks of the batch as a whole.
+
+    Args:
+        rows: from `samples`, of any number of groups.
+        over: the spread of the whole batch, those of other processes added.
+        name: the estimator they came from.
+        options: its options.
+        rms: what the root mean square of the advantages of sampled tokens is to be; None leaves it.
+    """
+    if name in WHITENED:
+        own = {key: options[key] for key in options.keys() & {"ddof", "eps"}}
+        made = whitened(advantages(rows), over, **own)
+    elif rms is not None:
+        made = rescaled(advantages(rows), over, rms=rms)
+    else:
+        return list(rows)
+    return [
+        replace(sample, advantages=tuple(a if m else 0.0 for a, m in zip(row, sample.row.mask, strict=True)))
+        for sample, row in zip(rows, made, strict=True)
+    ]
 
 
 def _turn_rewards(played: Played) -> Sequence[float | None]:

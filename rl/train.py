@@ -19,13 +19,15 @@ from transformers import Qwen3Config, set_seed
 
 from envs.errors import InputError
 from rl import checkpoint, scene, session, tiny
-from rl.collect import Collected, Collector
+from rl.collect import Collected, Collector, succeeded
 from rl.config import ADAPTER, BASE, Config, nearest
+from rl.credit.batch import Spread
 from rl.evaluate import Report, summarise
 from rl.feed import Feed
+from rl.hacking import positive_on_failures, signs
 from rl.records import Run
 from rl.rollout import Played
-from rl.samples import Sample, samples
+from rl.samples import Sample, advantages, finished, samples, spread
 from rl.session import Session, read_network
 from rl.trainers.callbacks import Interrupt, Metrics, OnStep, Seal
 from rl.trainers.grpo import EpisodeGRPOTrainer
@@ -224,8 +226,17 @@ class Training:
         self.run.flush()
         self._observe(collected)
         filler = self.session.tokenizer.pad_token_id
-        credit = self.config.credit
-        return [sample for group in collected.groups for sample in samples(group, credit.name, credit.options, filler)]
+        credit = self.config.credit.at(step / self.trainer.state.max_steps)
+        groups = collected.groups
+        by_group = [samples(group, credit.name, credit.options, filler, gate=credit.soft_gate) for group in groups]
+        made = [sample for rows_of_group in by_group for sample in rows_of_group]
+        over = sum(gather_object([spread(made)]), Spread())
+        self._metric("credit/rms", over.rms)
+        self._metric("credit/share", over.share)
+        gamed = positive_on_failures(zip(map(succeeded, groups), map(advantages, by_group), strict=True))
+        if gamed is not None:
+            self._metric("signs/positive_on_failures", gamed)
+        return finished(made, over, credit.name, credit.options, rms=credit.rms)
 
     def _hand_over(self) -> None:
         """Give the engine the adapter in training, unless it has it."""
@@ -281,6 +292,8 @@ class Training:
             self._metric("success", report.success.mean)
         if report.turns is not None:
             self._metric("turns", report.turns)
+        for name, value in signs([group.played for group in collected.groups]).items():
+            self._metric(f"signs/{name}", value)
 
     def _metric(self, name: str, value: float) -> None:
         self.trainer._metrics["train"][name].append(float(value))

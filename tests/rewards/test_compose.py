@@ -1,4 +1,4 @@
-"""Sums and gates."""
+"""Sums, gates, caps and shapes."""
 
 import asyncio
 import math
@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs import InputError
-from rewards import Score, gated, reward, weighted, whole
+from rewards import Score, build, capped, gated, min_form, reward, shaped, weighted, whole
+from rewards.compose import shaping
 
 
 def fixed(score):
@@ -147,6 +148,91 @@ def test_whole_moves_the_turns_into_the_value():
     assert run(whole(fixed(Score.unscored("x")))).error == "x"
 
 
+def test_a_closed_gate_that_judges_pays_nothing_where_something_was_judged():
+    made = gated(first=fixed(Score(value=0.5)), then=fixed(THEN), zero=True)
+    score = run(made)
+    assert (score.value, score.turns) == (0.5, (0.0, None))
+    assert score.parts == {"first": 0.5, "then": 0.75, "open": 0.0}
+    open_gate = {"first": fixed(Score(value=1.0)), "then": fixed(THEN)}
+    assert run(gated(**open_gate, zero=True)) == run(gated(**open_gate))
+    assert run(gated(first=fixed(Score(value=0.0)), then=fixed(Score.unscored("x")), zero=True)).error == "then: x"
+
+
+def turns_of(made):
+    return run(made).turns
+
+
+def test_a_cap_pays_until_it_is_reached_and_lets_deductions_be_earned_again():
+    made = capped(part=fixed(Score(value=1.0, turns=(0.3, None, 0.3, -0.1, 0.3, 0.3))), limit=0.5)
+    assert run(made).value == 1.0
+    assert turns_of(made) == pytest.approx((0.3, None, 0.2, -0.1, 0.1, 0.0))
+
+
+def test_shaping_equals_the_numbers_worked_out_by_hand():
+    assert shaping([0.2, 0.5], 0.9) == pytest.approx((0.25, -0.5))
+    made = shaped(potential=fixed(Score(value=1.0, turns=(1.0, None, 1.0))))
+    assert (run(made).value, turns_of(made)) == (1.0, (1.0, 0.0, -1.0))
+    assert turns_of(shaped(potential=fixed(Score(value=0.0, turns=(1.0, None, 1.0))), gamma=0.5)) == (0.5, -0.5, -1.0)
+
+
+def test_the_min_form_equals_the_numbers_worked_out_by_hand():
+    score = run(min_form(part=fixed(Score(value=1.0, turns=(0.9, 0.2, None, 0.7))), temperature=0.1))
+    weights = (0.000905, 0.992408, 0.006687)
+    assert score.turns == (
+        *(pytest.approx(w * r, abs=1e-6) for w, r in zip(weights[:2], (0.9, 0.2), strict=True)),
+        None,
+        pytest.approx(weights[2] * 0.7, abs=1e-6),
+    )
+    assert score.total - score.value == pytest.approx(0.203977, abs=1e-6)
+
+
+CHANGES = [
+    lambda part: capped(part=part, limit=0.5),
+    lambda part: shaped(potential=part),
+    lambda part: min_form(part=part),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_has_no_turns_or_no_score_stays_as_it_is(change):
+    assert run(change(fixed(Score(value=1.0)))) == Score(value=1.0)
+    assert run(change(fixed(Score.unscored("x")))).error == "x"
+    assert turns_of(change(fixed(Score(value=0.0, turns=())))) == ()
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: capped(part=fixed(THEN), limit=0.0), "capped: limit is what the turns may come to, above 0, not 0.0"),
+        (lambda: capped(part=fixed(THEN), limit=math.nan), "capped: limit"),
+        (lambda: min_form(part=fixed(THEN), temperature=0), "min_form: temperature is above 0"),
+    ],
+)
+def test_limits_without_a_meaning_are_refused(make, says):
+    with pytest.raises(InputError, match=says):
+        make()
+
+
+def test_they_are_made_from_a_config(played):
+    steps = {"steps": [{"call_id": str(k), "tool": "look", "progress": True} for k in range(3)]}
+    episode = played("done", calls=[["look"], ["look"], ["look"]], state=steps)
+    built = {
+        name: build({"use": name, **options})
+        for name, options in {
+            "capped": {"part": "progress", "limit": 1.5},
+            "shaped": {"potential": "progress"},
+            "min_form": {"part": "progress", "temperature": 0.5},
+        }.items()
+    }
+    assert turns_of_episode(built["capped"], episode) == (1.0, 0.5, 0.0, None)
+    assert turns_of_episode(built["shaped"], episode) == (1.0, 1.0, 1.0, -3.0)
+    assert turns_of_episode(built["min_form"], episode)[:3] == pytest.approx((1 / 3,) * 3)
+
+
+def turns_of_episode(made, episode):
+    return run(made, episode).turns
+
+
 NUMBERS = st.integers(-8, 8).map(lambda n: n / 4)  # sums of these are exact
 TURNS = st.none() | st.tuples(st.none() | NUMBERS, st.none() | NUMBERS, st.none() | NUMBERS)
 SCORES = st.builds(lambda value, turns: Score(value=value, turns=turns), NUMBERS, TURNS)
@@ -179,3 +265,27 @@ def test_a_turn_is_judged_if_any_part_judges_it(parts):
 @given(SCORES)
 def test_whole_keeps_the_total(score):
     assert run(whole(fixed(score))).total == score.total
+
+
+@given(SCORES, st.integers(1, 8).map(lambda n: n / 4))
+def test_a_cap_is_kept_by_every_beginning_of_an_episode_and_never_adds(score, limit):
+    found = run(capped(part=fixed(score), limit=limit))
+    before, after = ([turn or 0.0 for turn in made.turns or ()] for made in (score, found))
+    assert all(sum(after[: k + 1]) <= limit for k in range(len(after)))
+    assert all(a <= b for a, b in zip(after, before, strict=True))
+    if all(sum(before[: k + 1]) <= limit for k in range(len(before))):
+        assert found == score
+
+
+@given(SCORES, st.sampled_from([1.0, 0.5, 0.25]))
+def test_what_shaping_pays_comes_to_nothing_by_the_end(score, gamma):
+    turns = run(shaped(potential=fixed(score), gamma=gamma)).turns
+    assert sum(gamma**k * turn for k, turn in enumerate(turns or ())) == 0.0
+
+
+@given(SCORES)
+def test_the_min_form_lies_between_the_worst_turn_and_the_mean(score):
+    made = run(min_form(part=fixed(score)))
+    judged = [turn for turn in score.turns or () if turn is not None]
+    if judged:
+        assert min(judged) - 1e-9 <= made.total - made.value <= sum(judged) / len(judged) + 1e-9

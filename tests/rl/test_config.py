@@ -65,6 +65,13 @@ def test_a_missing_key_file_or_mapping_is_said_plainly(tmp_path: Path) -> None:
         ("credit: {name: grpo, proces: 0.5}", r"credit, with grpo: unknown option 'proces'; did you mean 'process'\?"),
         ("credit: {name: rloo, ddof: 0}", r"credit, with rloo: unknown option 'ddof'; there are: process"),
         ("credit: {name: grpo, ddof: much}", r"credit, with grpo.ddof: .*valid integer.*'much'"),
+        ("credit: {name: gae_turn}", r"gae_turn needs values, which come from a critic.*GRPO, has none; grouped_td"),
+        ("credit: {name: gae}", r"gae needs turn_ids and values, which come from a critic"),
+        ("credit: {name: gigpo, states: [[a]]}", r"credit.states: is what the trainer gives with each group"),
+        ("credit: {name: reinforce_pp, rms: 1}", r"credit.rms would have no effect: reinforce_pp whitens"),
+        ("credit: {soft_gate: 1, process: 0.5}", r"credit.process would have no effect with credit.soft_gate"),
+        ("credit: {anneal: [0.8, 0.5]}", r"credit.anneal: two shares of training"),
+        ("credit: {rms: 0}", r"credit.rms: .*greater than 0"),
         ("engine: {kind: transformers, handover: merged}", r"engine.handover would have no effect"),
         ("engine: {kind: server, url: 'http://x', handover: adapter}", r"engine.handover would have no effect"),
         ("engine: {kind: server, url: 'http://x', dtype: bfloat16}", r"engine.dtype would have no effect"),
@@ -80,6 +87,16 @@ def test_a_missing_key_file_or_mapping_is_said_plainly(tmp_path: Path) -> None:
 def test_a_setting_that_would_be_ignored_or_misread_is_an_error(tmp_path: Path, line: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         load(config(tmp_path, MINIMAL + line + "\n"))
+
+
+def test_the_weight_of_turn_rewards_goes_down_as_training_goes_on(tmp_path: Path) -> None:
+    credit = load(config(tmp_path), "credit.process=0.4", "credit.anneal=[0.5, 0.8]", "credit.ddof=0").credit
+    assert [credit.at(done).options["process"] for done in (0.0, 0.65, 0.9)] == pytest.approx([0.4, 0.2, 0.0])
+    assert credit.at(0.65).options["ddof"] == 0
+    gate = load(config(tmp_path), "credit.soft_gate=2", "credit.anneal=[0.5, 0.8]").credit
+    assert [gate.at(done).soft_gate for done in (0.0, 0.65, 0.9)] == pytest.approx([2.0, 1.0, 0.0])
+    fixed = load(config(tmp_path), "credit.process=0.4").credit
+    assert fixed.at(0.9) is fixed
 
 
 def test_what_is_written_beside_the_results_loads_again(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ import pytest
 from envs.types import Stop, Task
 from made import played, turn
 from rewards import Score
-from rl.collect import Group
+from rl.collect import Group, succeeded
 from rl.feed import Ticket
 from rl.rollout import Played
-from rl.samples import Sample, samples
+from rl.samples import Sample, finished, samples, spread
 
 PAD = 9
 LONG = (turn(None, prompt=(1, 2, 3), sampled=(4, 5)), turn(prompt=(1, 2, 3, 4, 5, 6, 7), sampled=(8,)))
@@ -65,6 +65,54 @@ def test_an_episode_that_ended_before_its_first_turn_counts_in_the_baseline() ->
     assert fine.advantages == (0.5,)
 
 
+def test_an_estimator_by_states_is_given_them() -> None:
+    """The long episode's second turn stands where nobody else came; its first where both did."""
+    long, short = samples(
+        group(worth(played(turns=LONG), 1.0), worth(played(turns=SHORT), 0.0)), "gigpo", {"gamma": 1.0}, PAD
+    )
+    assert long.advantages == (1.0, 1.0, 0.0, 0.0, 0.5)
+    assert short.advantages == (-1.0,)
+
+
+def test_with_a_gate_turn_rewards_only_move_what_the_outcome_earned() -> None:
+    members = worth(played(turns=LONG), 1.0, 5.0, 0.0), worth(played(turns=SHORT), 0.0, 1.0)
+    long, short = samples(group(*members), "dr_grpo", {}, PAD, gate=0.5)
+    first, second = long.advantages[0], long.advantages[-1]
+    assert first + second == pytest.approx(1.0)
+    assert first > second > 0
+    assert short.advantages == (-0.5,)
+
+
+def test_whitening_is_over_all_sampled_tokens_of_a_step() -> None:
+    """Centred in their groups they are (.5, -.5) and (1, -1), on 3, 1, 3 and 1 tokens."""
+    made = [
+        sample
+        for high in (1.0, 2.0)
+        for sample in samples(
+            group(worth(played(turns=LONG), high), worth(played(turns=SHORT), 0.0)), "reinforce_pp", {"eps": 0.0}, PAD
+        )
+    ]
+    over = spread(made)
+    assert (over.tokens, over.total) == (8, 3.0)
+    white = finished(made, over, "reinforce_pp", {"eps": 0.0})
+    assert (spread(white).mean, spread(white).rms) == pytest.approx((0.0, 1.0))
+    assert white[0].advantages[2:4] == (0.0, 0.0), "a tool's tokens got credit"
+    assert white[0].advantages[0] == pytest.approx((0.5 - 0.375) / over.std(0))
+
+
+def test_a_fixed_rms_is_that_of_sampled_tokens_and_without_one_nothing_changes() -> None:
+    made = rows(worth(played(turns=LONG), 1.0), worth(played(turns=SHORT), 0.0), played(turns=LONG, value=None))
+    scaled = finished(made, spread(made), "return_to_go_loo", {}, rms=0.25)
+    assert spread(scaled).rms == pytest.approx(0.25)
+    assert set(scaled[2].advantages) == {0.0}
+    assert finished(made, spread(made), "return_to_go_loo", {}) == made
+
+
+def test_who_succeeded_is_told_by_the_outcome_alone() -> None:
+    found = succeeded(group(worth(played(turns=LONG), 1.0, -5.0, 0.0), worth(played(), 0.5, 9.0), played(value=None)))
+    assert found == [True, False, None]
+
+
 def test_a_group_is_informative_if_scored_episodes_earned_differently() -> None:
     def informative(*members: Played) -> bool:
         return group(*members).informative
@@ -73,6 +121,7 @@ def test_a_group_is_informative_if_scored_episodes_earned_differently() -> None:
     assert informative(played(value=1.0), played(value=0.0))
     assert not informative(played(value=1.0), played(value=None))
     assert informative(worth(played(turns=LONG), 1.0, 0.0, 1.0), worth(played(turns=LONG), 1.0, 1.0, 0.0))
+    assert not informative(worth(played(turns=LONG), 1.0, 0.0, 0.0), worth(played(turns=SHORT), 1.0, 0.0), played())
 
 
 def test_a_turn_that_does_not_extend_the_last_is_refused() -> None:
