@@ -69,7 +69,12 @@ def test_a_gate_is_made_of_specs(played):
 
 
 def test_every_reward_of_the_house_has_its_own_name_and_can_be_built():
-    needed = {"in_order": {"order": ["a", "b"]}, "gated": {"first": "exact", "then": "exact"}}
+    check = {"type": "string_check", "input": "a", "reference": "b", "operation": "eq"}
+    needed = {
+        "in_order": {"order": ["a", "b"]},
+        "gated": {"first": "exact", "then": "exact"},
+        "grader": {"grader": check},
+    }
     for name, function in REWARDS.items():
         assert name == function.__name__
         assert callable(build({"use": name} | needed.get(name, {})))
