@@ -302,20 +302,29 @@ def parse(tree: Any, where: str = "grader") -> Spec:
 
 
 def load(path: str | Path) -> Spec:
-    """The grader in a JSON file; `{"grader": {...}}` is taken for what it holds.
+    """The grader in a JSON file.
 
     Raises:
         InputError: the file can't be read, is not JSON, or holds no grader.
     """
+    return parse(read(path), str(path))
+
+
+def read(path: str | Path) -> Any:
+    """What a file of grader JSON holds, unchecked; `{"grader": {...}}` is taken for what it holds.
+
+    Raises:
+        InputError: the file can't be read or is not JSON.
+    """
     try:
         tree = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{path}: can't read the grader: {error.strerror}") from error
+        raise InputError(f"{path}: can't be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error})") from error
     if isinstance(tree, Mapping) and set(tree) == {"grader"}:
-        tree = tree["grader"]
-    return parse(tree, str(path))
+        return tree["grader"]
+    return tree
 
 
 def walk(grader: Spec, where: str = "grader") -> Iterator[tuple[str, Spec]]:

@@ -199,7 +199,7 @@ def test_graders_side_by_side_keep_their_hashes_apart(played):
     [
         ({}, "give one of the options 'file' and 'grader'"),
         ({"file": "x", "grader": EQ}, "give one of the options"),
-        ({"file": "none.json"}, r"none\.json: can't read the grader"),
+        ({"file": "none.json"}, r"none\.json: can't be read"),
         ({"grader": EQ, "settings": {"rendr": 1}}, "unknown setting"),
         ({"grader": EQ, "judge": {}}, "judge: base_url: Field required"),
         ({"grader": {"type": "python", "source": "def grade(s, i): return 1"}}, "unsafe_python with the reason"),

@@ -159,5 +159,5 @@ def test_a_file_that_holds_no_grader_is_named(tmp_path, text, said):
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(InputError, match="can't read the grader"):
+    with pytest.raises(InputError, match="can't be read"):
         load(tmp_path / "none.json")
