@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from envs.errors import InputError
-from rl import grading
+from rl import benching, grading
 from rl.collect import StepLost
 from rl.config import load, load_run
 from rl.engines import EngineError
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--greedy", action="store_true")
     _config(sub)
 
-    grading.add_to(command("grade", None, "run, check and test graders of the hosted format"))
+    grading.add_to(command("grade", None, "run, check and test graders of the hosted format"), benching.add_arguments)
 
     sub = command("doctor", _doctor, "what this machine can run, and what is missing")
     sub.add_argument("--json", action="store_true", help="print JSON")

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,8 +22,8 @@ from rl.watch import Screen
 PASSED, FAILED = 0, 1
 
 
-def add_to(parser: argparse.ArgumentParser) -> None:
-    """The sub-commands of `rft grade`."""
+def add_to(parser: argparse.ArgumentParser, bench: Callable[[argparse.ArgumentParser], None]) -> None:
+    """The sub-commands of `rft grade`; `bench` adds what `rft grade bench` takes."""
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Any, help: str) -> argparse.ArgumentParser:
@@ -43,6 +43,9 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     sub = command("score", _score, "grade many samples; exit code 1 if some could not be graded")
     sub.add_argument("--data", type=Path, required=True, help="JSONL with item and sample")
     sub.add_argument("--out", type=Path, metavar="FILE", help="write each sample's response to FILE, as JSONL")
+    _services(sub)
+    sub = command("bench", None, "is this grader any good? agreement, noise, headroom, probes; exit code 1 if not")
+    bench(sub)
     _services(sub)
 
 

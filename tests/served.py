@@ -11,6 +11,10 @@ from typing import Any
 Answer = Callable[[dict[str, Any]], tuple[int, Any]]
 
 
+class _Http(ThreadingHTTPServer):
+    request_queue_size = 128  # with the usual 5, connections that come all at once are lost and time out
+
+
 class Server:
     """An OpenAI-compatible endpoint on a port of this machine, that answers what it is told to."""
 
@@ -34,7 +38,7 @@ class Server:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http = _Http(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
 
     @property

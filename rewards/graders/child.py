@@ -27,7 +27,7 @@ def main() -> None:
     for what, limit in limits.items():
         resource.setrlimit(what, (limit, limit))
     request = json.loads(sys.stdin.buffer.read())
-    answer = json.dumps(_graded(request["source"], request["sample"], request["item"])).encode() + b"\n"
+    answer = json.dumps(graded(request["source"], request["sample"], request["item"])).encode() + b"\n"
     while answer:
         answer = answer[os.write(descriptor, answer) :]
     # Threads and exit handlers that a grader left behind have nothing more to say.
@@ -35,7 +35,8 @@ def main() -> None:
     os._exit(0)
 
 
-def _graded(source: str, sample: Any, item: Any) -> dict[str, Any]:
+def graded(source: str, sample: Any, item: Any) -> dict[str, Any]:
+    """`value`, what `grade(sample, item)` of the source returned if that is a finite number, or else `error`."""
     names: dict[str, Any] = {"__name__": "grader", "__builtins__": __builtins__}
     try:
         exec(compile(source, "grader.py", "exec"), names)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rl.cli import main
+from rl.cli import CONFIGS, main
 
 EQ = {
     "type": "string_check",
@@ -144,3 +144,34 @@ def test_samples_without_a_score_are_counted_and_a_no(files: Path, capsys: pytes
     assert main(["grade", "score", "grader.json", "--data", "rows.jsonl", "--json"]) == 1
     found = printed(capsys)
     assert (found["unscored"], found["reward_mean"], found["errors"]) == (1, 1.0, {"invalid_variable_error": 1})
+
+
+def test_the_bench_says_its_verdict_as_text_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = CONFIGS / "graders"
+    good = ["grade", "bench", f"{folder}/good/grader.json", "--data", f"{folder}/good/labelled.jsonl"]
+    assert main(good) == 0
+    assert capsys.readouterr().out.endswith("verdict: go\n")
+    solved = ["grade", "bench", f"{folder}/solved/grader.json", "--data", f"{folder}/solved/labelled.jsonl"]
+    assert main([*solved, "--samples", f"{folder}/solved/samples.jsonl", "--json"]) == 1
+    report = printed(capsys)
+    assert report["verdict"] == "don't use RFT for this"
+    assert [finding["kind"] for finding in report["findings"]] == ["solved"]
+
+
+def test_the_bench_estimates_the_cost_of_the_job_it_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = CONFIGS / "graders" / "good"
+    bench = ["grade", "bench", f"{folder}/grader.json", "--data", f"{folder}/labelled.jsonl", "--json"]
+    assert main([*bench, "--rows", "1000", "--epochs", "3", "--group", "4"]) == 0
+    report = printed(capsys)
+    assert report["cost"]["grades"] == 12_000
+    assert list(report["signal"]["useful"]) == ["4", "8", "16"]
+
+
+@pytest.mark.parametrize("option", ["--group 1", "--repeats 0", "--probed 0", "--epochs 0", "--rows 0"])
+def test_numbers_that_make_no_sense_are_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = CONFIGS / "graders" / "good"
+    bench = ["grade", "bench", f"{folder}/grader.json", "--data", f"{folder}/labelled.jsonl"]
+    with pytest.raises(SystemExit) as ended:
+        main([*bench, *option.split()])
+    assert ended.value.code == 2
+    assert f"argument {option.split()[0]}: expected a whole number of at least" in capsys.readouterr().err
