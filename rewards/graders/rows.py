@@ -8,7 +8,6 @@ with equal items are samples of one prompt unless it says otherwise.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -94,18 +93,18 @@ async def grade_all(
         concurrency: how many at once; a pool and a judge have limits of their own.
         done: called after each with how many are.
     """
-    slots, finished = asyncio.Semaphore(concurrency), 0
+    grades: dict[int, Grade] = {}
+    waiting = iter(enumerate(rows))
 
-    async def one(row: Row) -> Grade:
-        nonlocal finished
-        async with slots:
-            grade = await grader.grade(row.item, row.sample, trace_id=f"trace_{content_hash(row.where)[:32]}")
-        finished += 1
-        if done is not None:
-            done(finished)
-        return grade
+    async def work() -> None:
+        for i, row in waiting:
+            trace = f"trace_{content_hash(row.where)[:32]}"
+            grades[i] = await grader.grade(row.item, row.sample, trace_id=trace)
+            if done is not None:
+                done(len(grades))
 
-    return await together(one(row) for row in rows)
+    await together(work() for _ in range(min(concurrency, len(rows))))
+    return [grades[i] for i in range(len(rows))]
 
 
 def _labels(tree: Mapping[str, Any], where: str) -> dict[str, float]:

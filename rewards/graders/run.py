@@ -111,6 +111,7 @@ class _Call:
     trace_id: str
 
 
+_AT_ONCE = (spec.StringCheck, spec.TextSimilarity)
 _Run: TypeAlias = Callable[[_Call], Awaitable[_Value]]
 
 
@@ -144,6 +145,8 @@ class Grader:
             }
         else:
             self._run = _prepared(tree, self.settings, self.services)
+        # Tasks cost more than comparing texts does: children run at once only where two of them wait for somebody.
+        self._waits = sum(not isinstance(child.spec, _AT_ONCE) for child in self._children.values()) > 1
         self._templates = {key: Template.parse(text, key) for key, text in tree.templates.items()}
 
     async def grade(self, item: Mapping[str, Any], sample: Sample, *, trace_id: str = "") -> Grade:
@@ -194,7 +197,11 @@ class Grader:
     async def _combined(
         self, formula: Formula, item: Mapping[str, Any], sample: Sample, trace_id: str, started: float
     ) -> Grade:
-        grades = await together(child.grade(item, sample, trace_id=trace_id) for child in self._children.values())
+        children = self._children.values()
+        if self._waits:
+            grades = await together(child.grade(item, sample, trace_id=trace_id) for child in children)
+        else:
+            grades = [await child.grade(item, sample, trace_id=trace_id) for child in children]
         values = {key: grade.reward for key, grade in zip(self._children, grades, strict=True)}
         errors = [error for grade in grades for error in grade.errors]
         usage: dict[str, Counter[str]] = {}
