@@ -10,8 +10,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from envs.errors import InputError
 from rewards.bench import Job, Options, Report, examine
-from rewards.graders import rows
+from rewards.graders import Grader, rows
+from rl.drawing import draw
 from rl.grading import FAILED, PASSED, open_grader
 
 
@@ -23,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--samples", type=Path, help="JSONL with several samples of each prompt, as the policy draws them"
     )
+    parser.add_argument("--policy", metavar="URL", help="draw them from this OpenAI-compatible endpoint instead")
+    parser.add_argument("--model", help="and from this model there")
+    parser.add_argument("--draw", type=at_least(2), default=8, help="and so many of each prompt")
     parser.add_argument("--group", type=at_least(2), default=usual.group, help="group size of the training to come")
     parser.add_argument("--repeats", type=at_least(1), default=usual.repeats, help="how often a sample is graded")
     parser.add_argument("--probed", type=at_least(1), default=usual.probed, help="how many prompts are probed")
@@ -43,9 +48,26 @@ def at_least(least: int) -> Callable[[str], int]:
 
 def run(arguments: argparse.Namespace) -> int:
     errors = Console(stderr=True)
+    if bool(arguments.policy) != bool(arguments.model) or (arguments.policy and arguments.samples):
+        raise InputError("--policy needs --model, and neither goes with --samples")
     grader = open_grader(arguments, errors)
     labelled = rows.read(arguments.data)
+    report = asyncio.run(_examined(arguments, grader, labelled, errors))
+    if arguments.json:
+        print(json.dumps(report.as_dict(), indent=1))
+    else:
+        Console(soft_wrap=True, highlight=False, markup=False).print("\n".join(lines(report)))
+    return PASSED if report.verdict == "go" else FAILED
+
+
+async def _examined(arguments: argparse.Namespace, grader: Grader, labelled: list[rows.Row], errors: Console) -> Report:
+    def phase(name: str) -> None:
+        errors.print(f"{name} ...", style="dim")
+
     drawn = rows.read(arguments.samples) if arguments.samples else None
+    if arguments.policy:
+        phase(f"drawing {arguments.draw} samples of each prompt")
+        drawn = await draw(labelled, url=arguments.policy, model=arguments.model, samples=arguments.draw)
     prompts = arguments.rows or len({row.group for row in labelled})
     options = Options(
         group=arguments.group,
@@ -53,16 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         probed=arguments.probed,
         job=Job(rows=prompts, epochs=arguments.epochs, group=arguments.group),
     )
-    report = asyncio.run(
-        examine(
-            grader, labelled, drawn=drawn, options=options, phase=lambda name: errors.print(f"{name} ...", style="dim")
-        )
-    )
-    if arguments.json:
-        print(json.dumps(report.as_dict(), indent=1))
-    else:
-        Console(soft_wrap=True, highlight=False, markup=False).print("\n".join(lines(report)))
-    return PASSED if report.verdict == "go" else FAILED
+    return await examine(grader, labelled, drawn=drawn, options=options, phase=phase)
 
 
 def lines(report: Report) -> Iterator[str]:

@@ -19,6 +19,7 @@ from rl import benching, grading
 from rl.collect import StepLost
 from rl.config import load, load_run
 from rl.engines import EngineError
+from rl.policy import PolicyError
 
 OK, NO, BAD_INPUT, BROKEN, INTERRUPTED = 0, 1, 2, 3, 130
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return BAD_INPUT
-    except (EngineError, StepLost) as error:
+    except (EngineError, PolicyError, StepLost) as error:
         print(f"rft: {error}", file=sys.stderr)
         return BROKEN
     except KeyboardInterrupt:

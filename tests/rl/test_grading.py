@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from rl.cli import CONFIGS, main
+from served import Server
 
 EQ = {
     "type": "string_check",
@@ -165,6 +166,32 @@ def test_the_bench_estimates_the_cost_of_the_job_it_is_told(capsys: pytest.Captu
     report = printed(capsys)
     assert report["cost"]["grades"] == 12_000
     assert list(report["signal"]["useful"]) == ["4", "8", "16"]
+
+
+def test_the_bench_draws_from_a_policy(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = CONFIGS / "graders" / "solved"
+    bench = ["grade", "bench", f"{folder}/grader.json", "--data", f"{folder}/labelled.jsonl", "--json"]
+    server = Server()
+
+    def backwards(request: dict[str, Any]) -> tuple[int, Any]:
+        word = request["messages"][-1]["content"].split()[3]
+        message = {"role": "assistant", "content": word[::-1]}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        return 200, {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+
+    try:
+        server.answer = backwards
+        assert main([*bench, "--policy", server.url, "--model", "m", "--draw", "2"]) == 1
+        report = printed(capsys)
+        assert (report["signal"]["samples"], report["signal"]["at_ceiling"]) == (28, 1.0)
+        assert {heard["model"] for heard in server.heard} == {"m"}
+        server.answer = lambda request: (401, {"error": {"message": "wrong key"}})
+        assert main([*bench, "--policy", server.url, "--model", "m"]) == 3
+        assert "wrong key" in capsys.readouterr().err
+        assert main([*bench, "--policy", server.url]) == 2
+        assert "--policy needs --model" in capsys.readouterr().err
+    finally:
+        server.close()
 
 
 @pytest.mark.parametrize("option", ["--group 1", "--repeats 0", "--probed 0", "--epochs 0", "--rows 0"])

@@ -219,3 +219,25 @@ def test_the_trajectory_is_there_for_python_graders(played, grade):
 def test_a_sample_that_looks_like_a_template_is_text(grade):
     assert grade(EQ, "{{ item.a }}", {"a": "4"}).reward == 0.0
     assert sample.of_text("{{ item.a }}")["output_text"] == "{{ item.a }}"
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted", "score"),
+    [
+        ("acute anterior uveitis", "recurring eye redness and pain", 0.3596153846153846),
+        ("390 meq", "150 meq", 0.6071428571428571),
+        ("adamts13 deficiency", "decreased adamts13 activity in serum", 0.5037037037037037),
+        ("todd paralysis", "seizure", 0.16190476190476194),
+        ("hypokalemia", "hypomagnesemia", 0.612),
+    ],
+)
+def test_scores_that_were_published_come_out_to_the_last_digit(grade, said, wanted, score):
+    """Of the vendor's guide to model graders, whose grader is 0.85 token_set_ratio + 0.15 equality, by both ways."""
+    tree = multi("0.85 * fuzzy + 0.15 * exact", fuzzy=FUZZY, exact=EQ)
+    assert grade(tree, said, {"a": wanted}, fuzzy_match="token_set_ratio").reward == pytest.approx(score, abs=1e-12)
+    source = (
+        "from rapidfuzz import fuzz\ndef grade(sample, item):\n    said, wanted = sample['output_text'], item['a']\n"
+        "    return 0.85 * fuzz.token_set_ratio(said, wanted) / 100 + 0.15 * (said == wanted)\n"
+    )
+    python = {"type": "python", "source": source, "image_tag": "2025-05-08"}
+    assert grade(python, said, {"a": wanted}).reward == pytest.approx(score, abs=1e-12)
