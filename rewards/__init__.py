@@ -1,6 +1,7 @@
 """What an episode is worth."""
 
 from rewards.compose import gated, weighted, whole
+from rewards.hosted import grader
 from rewards.outcome import contains, exact, json_equal, numeric, state_equal
 from rewards.process import in_order, no_repeats, policy_kept, progress, valid_calls
 from rewards.score import Reward, Score, reward
@@ -14,6 +15,7 @@ __all__ = [
     "contains",
     "exact",
     "gated",
+    "grader",
     "in_order",
     "json_equal",
     "no_repeats",

@@ -48,7 +48,8 @@ def between(pairs: Sequence[Pair], groups: Sequence[str]) -> Agreement | None:
     methods: dict[str, Statistic] = {"kappa": kappa, "auroc": auroc, "spearman": spearman}
     classes = "kappa" if left <= right else "auroc"
     method = classes if len(right) == 2 else "spearman"
-    found = interval(pairs, methods[method], groups)
+    resamples = max(200, min(1000, 500_000 // len(pairs))) if pairs else 200  # seconds, not minutes, of many pairs
+    found = interval(pairs, methods[method], groups, resamples=resamples)
     return None if found is None else Agreement(method=method, of=found, samples=len(pairs))
 
 

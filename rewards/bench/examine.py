@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -103,7 +104,9 @@ async def examine(
     experts, said = agreement.of_experts(rows)
     findings += said
     phase("grading again")
-    stable, said = await stability.repeat(grader, rows[: options.repeated], repeats=options.repeats, width=width)
+    # By lot: files are often sorted, and every n-th sample may be the same kind of sample.
+    again = random.Random(0).sample(rows, min(options.repeated, len(rows)))
+    stable, said = await stability.repeat(grader, again, repeats=options.repeats, width=width)
     findings += said
     phase("grading what the policy draws")
     several = grades if drawn is None else await grade_all(grader, drawn)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
@@ -51,13 +52,13 @@ async def probe(
     Args:
         rows: labelled samples.
         grades: of the rows.
-        prompts: how many are probed, spread over the rows.
+        prompts: how many are probed, by lot.
         width: of the grader's range.
     """
     failures = [g.reward for g, failed in zip(grades, _failures(rows), strict=True) if failed and g.error is None]
     honest = fmean(failures) if failures else None
     every = list({row.group: row for row in rows}.values())
-    chosen = every[:: max(1, len(every) // prompts)][:prompts]
+    chosen = random.Random(0).sample(every, min(prompts, len(every)))
     asked = [(kind, row, text) for kind, make in KINDS.items() for row in chosen for text in make(row, rows, grader)]
     made = [Row(where=row.where, item=row.item, sample=of_text(text), group=row.group) for _, row, text in asked]
     earned = await grade_all(grader, made)

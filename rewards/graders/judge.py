@@ -99,6 +99,7 @@ class Judge:
             base_url=config.base_url, api_key=key, max_retries=config.retries, timeout=config.timeout
         )
         self._slots = asyncio.Semaphore(config.concurrency)
+        self._asking: dict[str, asyncio.Lock] = {}
         self._pace = Pace(config.requests_per_second)
 
     def without_cache(self) -> Judge:
@@ -132,14 +133,24 @@ class Judge:
         local = self.config.models.get(model, model)
         response_format = {"type": "json_schema", "json_schema": dict(schema)}
         request = {"model": local, "messages": messages, "response_format": response_format} | params
+        if self.config.cache is None:
+            return await self._paid(request)
         key = content_hash(self.config.base_url, request)
-        if (known := self._read(key)) is not None:
-            return known
+        # Samples of one prompt are often the same: who asks second waits for the answer to the first.
+        async with self._asking.setdefault(key, asyncio.Lock()):
+            answer = self._read(self.config.cache, key)
+            if answer is None:
+                answer = await self._paid(request)
+                self._write(self.config.cache, key, answer)
+        self._asking.pop(key, None)
+        return answer
+
+    async def _paid(self, request: dict[str, Any]) -> Answer:
+        """An answer from the endpoint, within its limits, its tokens counted."""
         async with self._slots:
             await self._pace.wait()
             answer = await self._request(request)
-        self.usage.setdefault(local, Counter()).update(answer.usage)
-        self._write(key, answer)
+        self.usage.setdefault(request["model"], Counter()).update(answer.usage)
         return answer
 
     async def _request(self, request: dict[str, Any]) -> Answer:
@@ -162,24 +173,22 @@ class Judge:
             usage=_usage(said),
         )
 
-    def _read(self, key: str) -> Answer | None:
-        if self.config.cache is None:
-            return None
+    def _read(self, cache: Path, key: str) -> Answer | None:
         try:
-            tree = json.loads((self.config.cache / f"{key}.json").read_text(encoding="utf-8"))
+            tree = json.loads((cache / f"{key}.json").read_text(encoding="utf-8"))
             return Answer(text=tree["text"], model=tree["model"], refusal=tree["refusal"], cached=True)
         except (OSError, ValueError, KeyError, TypeError):
             return None  # not there, or not whole: it is asked again and written again
 
-    def _write(self, key: str, answer: Answer) -> None:
+    def _write(self, cache: Path, key: str, answer: Answer) -> None:
         """Whole or not at all; an answer that was cut off is not kept."""
-        if self.config.cache is None or answer.cut_off:
+        if answer.cut_off:
             return
-        self.config.cache.mkdir(parents=True, exist_ok=True)
+        cache.mkdir(parents=True, exist_ok=True)
         tree = {"text": answer.text, "model": answer.model, "refusal": answer.refusal}
-        with tempfile.NamedTemporaryFile("w", dir=self.config.cache, delete=False, encoding="utf-8") as file:
+        with tempfile.NamedTemporaryFile("w", dir=cache, delete=False, encoding="utf-8") as file:
             json.dump(tree, file)
-        os.replace(file.name, self.config.cache / f"{key}.json")
+        os.replace(file.name, cache / f"{key}.json")
 
 
 def _about_the_sample(error: openai.BadRequestError, model: str) -> Answer | None:

@@ -139,14 +139,16 @@ class Grader:
         self._run: _Run | None = None
         if isinstance(tree, spec.Multi):
             self._formula = Formula.parse(tree.calculate_output, names=tree.graders)
+            # The whole is clamped and checked for its format, once.
+            inner = self.settings.model_copy(update={"clamp": None, "response_format": None})
             self._children = {
-                key: Grader(child, settings=self.settings.model_copy(update={"clamp": None}), services=self.services)
-                for key, child in tree.graders.items()
+                key: Grader(child, settings=inner, services=self.services) for key, child in tree.graders.items()
             }
         else:
             self._run = _prepared(tree, self.settings, self.services)
         # Tasks cost more than comparing texts does: children run at once only where two of them wait for somebody.
         self._waits = sum(not isinstance(child.spec, _AT_ONCE) for child in self._children.values()) > 1
+        self._reads_trajectory = any(_reads_trajectory(part) for _, part in spec.walk(tree))
         self._templates = {key: Template.parse(text, key) for key, text in tree.templates.items()}
 
     async def grade(self, item: Mapping[str, Any], sample: Sample, *, trace_id: str = "") -> Grade:
@@ -175,7 +177,7 @@ class Grader:
         if episode.broken:
             return Score.unscored(f"the episode broke: {episode.fault or episode.stop}")
         digest = hashlib.sha256(episode.id.encode()).hexdigest()
-        sample = of_episode(episode, self.settings.output_tools)
+        sample = of_episode(episode, self.settings.output_tools, trajectory=self._reads_trajectory)
         grade = await self.grade(of_row(episode), sample, trace_id=f"trace_{digest[:32]}")
         if grade.error is not None:
             return Score.unscored(f"{grade.name}: {grade.error}")
@@ -232,6 +234,12 @@ class Grader:
             return reward
         low, high = self.settings.clamp
         return min(max(reward, low), high)
+
+
+def _reads_trajectory(grader: spec.Spec) -> bool:
+    """Whether it may look at more than the last message: code may, templates say so."""
+    coded = isinstance(grader, (spec.Python, spec.Endpoint))
+    return coded or any("trajectory" in text for text in grader.templates.values())
 
 
 def _prepared(grader: spec.Spec, settings: Settings, services: Services) -> _Run:

@@ -46,7 +46,9 @@ def of_json(value: Any, where: str = "sample") -> Sample:
     return {**_sample(text or "", tools, finish="stop"), **value}
 
 
-def of_episode(episode: Episode, tools: Literal["last_calls", "last_message", "all"] = "last_calls") -> Sample:
+def of_episode(
+    episode: Episode, tools: Literal["last_calls", "last_message", "all"] = "last_calls", *, trajectory: bool = True
+) -> Sample:
     """The sample of an episode: its last message and its calls, and beyond the hosted one its whole `trajectory`.
 
     `trajectory` has `messages` (all, in chat-completions shape), `turns` (of each: `content`, `tool_calls`,
@@ -58,7 +60,7 @@ def of_episode(episode: Episode, tools: Literal["last_calls", "last_message", "a
     calls = [_call(call) for turn in turns for call in turn.completion.message.tool_calls]
     text = last.message.content if last else ""
     sample = _sample(_clean(text), _plain(calls), finish=_FINISH[last.finish] if last else "stop")
-    return sample | {"trajectory": _trajectory(episode)}
+    return sample | {"trajectory": _trajectory(episode)} if trajectory else sample
 
 
 def of_row(episode: Episode) -> dict[str, Any]:

@@ -192,6 +192,17 @@ def test_what_was_asked_before_is_read_from_the_cache_and_costs_nothing(server, 
     assert len(server.heard) == 2, "another sample is another question"
 
 
+def test_equal_samples_asked_about_at_once_are_one_question(server, judged, tmp_path):
+    server.answer = lambda request: time.sleep(0.05) or (200, judged(0.5))
+
+    async def run():
+        made = Grader(parse(SCORE), services=Services(judge=Judge(JudgeConfig.read(at(server, cache=str(tmp_path))))))
+        return await asyncio.gather(*(made.grade({"a": "?"}, sample.of_text("4")) for _ in range(8)))
+
+    assert [found.reward for found in asyncio.run(run())] == [0.5] * 8
+    assert len(server.heard) == 1
+
+
 def test_a_damaged_cache_entry_is_asked_again_and_mended(server, grade, judged, tmp_path):
     server.answer = lambda request: (200, judged(0.5))
     judge = at(server, cache=str(tmp_path))

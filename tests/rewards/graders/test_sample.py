@@ -99,6 +99,10 @@ def test_an_episode_is_its_last_message_and_beyond_the_hosted_one_its_trajectory
     assert sorted(trajectory["state"]["rows"]) == [1, 2]
 
 
+def test_the_trajectory_is_left_out_where_nobody_reads_it(episode):
+    assert "trajectory" not in sample.of_episode(episode, trajectory=False)
+
+
 def test_one_turn_with_a_call_is_the_hosted_contract():
     made = sample.of_episode(
         Episode(id="e", env="h", task=Task.ask("?"), turns=[turn("", ("c0", "look", '{"id": 1}'))])
