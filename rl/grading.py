@@ -93,7 +93,9 @@ def read_judge(value: str) -> JudgeConfig:
 def _run(arguments: argparse.Namespace) -> int:
     grader = open_grader(arguments, Console(stderr=True))
     item = _object(arguments.item) if arguments.item else {}
-    grade = asyncio.run(grader.grade(item, _sample(arguments.sample)))
+    sample = _sample(arguments.sample)
+    trace = f"trace_{spec.content_hash(item, sample)[:32]}"
+    grade = asyncio.run(grader.grade(item, sample, trace_id=trace))
     if arguments.json:
         print(json.dumps(grade.response(), indent=1))
     else:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from math import fsum, sqrt
-from statistics import fmean, quantiles
+from statistics import quantiles
 from typing import TypeAlias
 
 Pair: TypeAlias = tuple[float, float]
@@ -119,8 +119,3 @@ def interval(
         return Interval(value=value, low=-1.0, high=1.0)
     cuts = quantiles(drawn, n=40, method="inclusive")
     return Interval(value=value, low=min(cuts[0], value), high=max(cuts[-1], value))
-
-
-def mean(values: Sequence[float]) -> float | None:
-    """The mean, or None of nothing."""
-    return fmean(values) if values else None

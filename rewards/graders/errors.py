@@ -7,6 +7,7 @@ what the machinery broke leaves the episode unscored.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 Blame = Literal["sample", "row", "machinery"]
@@ -54,6 +55,8 @@ class GradingError(Exception):
     def __init__(self, flag: str, said: str, *, blame: Blame) -> None:
         super().__init__(said)
         self.flag, self.said, self.blame = flag, said, blame
+        self.usage: Mapping[str, Mapping[str, int]] = {}
+        """Model -> tokens that were used all the same."""
 
     def __str__(self) -> str:
         return f"{self.flag}: {self.said}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,44 +36,39 @@ async def ask(judge: Judge, grader: Judged, texts: Mapping[str, str]) -> Answer:
     """The judge's answer to a grader's messages, with the texts that its templates became.
 
     Raises:
-        GradingError: it can't be reached (the machinery's), it refuses, or it ran into its token limit.
+        GradingError: it can't be reached: the machinery's.
     """
     schema = label_schema(grader.labels) if isinstance(grader, LabelModel) else score_schema()
     messages = [_message(message, i, texts) for i, message in enumerate(grader.input)]
     try:
-        answer = await judge.ask(grader.model, messages, schema, **_params(grader))
+        return await judge.ask(grader.model, messages, schema, **_params(grader))
     except JudgeError as error:
         raise GradingError("model_grader_server_error", str(error), blame="machinery") from error
+
+
+def read(grader: ScoreModel | LabelModel, answer: Answer) -> float:
+    """What a judge's answer comes to: a number cut off at the ends of the range, or 1 for a passing label.
+
+    Raises:
+        GradingError: it refuses, ran into its token limit, or holds no result.
+    """
     if answer.refusal is not None:
         raise GradingError("model_grader_refusal_error", answer.refusal, blame="sample")
     if answer.cut_off:
         said = "the judge ran into its token limit before it came to a result"
         raise GradingError("model_grader_exceeded_max_tokens_error", said, blame="sample")
-    return answer
-
-
-def score(grader: ScoreModel, answer: Answer) -> float:
-    """The number a judge came to, cut off at the ends of the range.
-
-    Raises:
-        GradingError: its answer holds none.
-    """
     result = _result(answer)
+    return _score(grader, result) if isinstance(grader, ScoreModel) else _label(grader, result)
+
+
+def _score(grader: ScoreModel, result: Any) -> float:
     if isinstance(result, bool) or not isinstance(result, (int, float)):
         raise _unreadable(f"result is no number: {result!r}")
     low, high = grader.limits
-    if isinstance(result, float) and math.isnan(result):
-        raise _unreadable("result is NaN")
     return float(min(max(result, low), high))
 
 
-def label(grader: LabelModel, answer: Answer) -> float:
-    """1 if the label a judge came to passes, else 0.
-
-    Raises:
-        GradingError: its answer holds none of the labels.
-    """
-    result = _result(answer)
+def _label(grader: LabelModel, result: Any) -> float:
     if not isinstance(result, str) or result not in grader.labels:
         raise _unreadable(f"result is none of the labels: {result!r}")
     return float(result in grader.passing_labels)

@@ -20,7 +20,7 @@ from envs.together import together
 from envs.types import Episode
 from rewards.graders import model, spec
 from rewards.graders.endpoint import Server
-from rewards.graders.errors import GradingError, as_errors
+from rewards.graders.errors import Blame, GradingError, as_errors
 from rewards.graders.formula import Formula, FormulaFault
 from rewards.graders.judge import Judge
 from rewards.graders.python import GraderPool, PoolError
@@ -192,8 +192,8 @@ class Grader:
             names = {"item": item, "sample": sample}
             texts = {key: template.render(names, self.settings.render) for key, template in self._templates.items()}
         except MissingVariable as error:
-            of_row = error.variable.namespace == "item"
-            raise GradingError("invalid_variable_error", str(error), blame="row" if of_row else "sample") from error
+            blame: Blame = "row" if error.variable.namespace == "item" else "sample"
+            raise GradingError("invalid_variable_error", str(error), blame=blame) from error
         return await self._run(_Call(texts, item, sample, trace_id))
 
     async def _combined(
@@ -223,7 +223,7 @@ class Grader:
         return self._grade(started, reward=reward, errors=tuple(errors), sub_rewards=values, usage=usage, output=output)
 
     def _failed(self, error: GradingError, started: float) -> Grade:
-        return self._grade(started, reward=self.settings.error_score, errors=(error,))
+        return self._grade(started, reward=self.settings.error_score, errors=(error,), usage=error.usage)
 
     def _grade(self, started: float, **values: Any) -> Grade:
         seconds = time.perf_counter() - started
@@ -337,7 +337,11 @@ def _judged(grader: spec.ScoreModel | spec.LabelModel, services: Services) -> _R
 
     async def run(call: _Call) -> _Value:
         answer = await model.ask(judge, grader, call.texts)
-        reward = model.score(grader, answer) if isinstance(grader, spec.ScoreModel) else model.label(grader, answer)
-        return _Value(reward=reward, usage={grader.model: answer.usage})
+        usage = {grader.model: answer.usage}
+        try:
+            return _Value(reward=model.read(grader, answer), usage=usage)
+        except GradingError as error:
+            error.usage = usage
+            raise
 
     return run

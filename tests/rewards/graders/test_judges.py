@@ -118,6 +118,7 @@ def test_what_a_sample_may_bring_a_judge_to_scores_the_error_score(server, grade
     found = grade(SCORE | {"range": [1, 10]}, "", {"a": "?"}, judge=at(server))
     assert (found.reward, found.error) == (0.0, None), "0 even where the range begins at 1, as documented"
     assert [error.flag for error in found.errors] == [flag]
+    assert found.response()["metadata"]["token_usage"] == 16, "they were used all the same"
 
 
 @pytest.mark.parametrize(
