@@ -115,7 +115,7 @@ async def examine(
     findings += said
     phase("probing")
     honest, probed, said = await probes.probe(grader, rows, grades, prompts=options.probed, width=width)
-    findings += [*said, *_errors(grades), *lint(grader, rows, grades)]
+    findings += [*said, *_errors(rows, grades), *lint(grader, rows, grades)]
     prompts = len({row.group for row in rows})
     return Report(
         grader=grader.__name__,
@@ -151,19 +151,20 @@ def _groups(rows: Sequence[Row], grades: Sequence[Grade]) -> list[list[float]]:
     return list(groups.values())
 
 
-def _errors(grades: Sequence[Grade]) -> list[Finding]:
-    """Samples that got no score, and those that got the error score."""
+def _errors(rows: Sequence[Row], grades: Sequence[Grade]) -> list[Finding]:
+    """Samples that got no score, and those that got the error score though experts do not call them failures."""
     findings = []
     unscored = [grade for grade in grades if grade.error is not None]
     if unscored:
         said = f"{len(unscored)} of {len(grades)} samples got no score; the first: {unscored[0].error}"
         findings.append(Finding(kind="unscored", said=said))
-    failed = [grade for grade in grades if grade.error is None and grade.errors]
-    if len(failed) > ERRORS_MOST * len(grades):
+    deserved = probes.failures(rows)
+    failed = [g for g, due in zip(grades, deserved, strict=True) if g.error is None and g.errors and not due]
+    if len(failed) > ERRORS_MOST * deserved.count(False):
         flags = Counter(error.flag for grade in failed for error in grade.errors)
         first = failed[0].errors[0].said.strip().splitlines()[-1]
         named = ", ".join(f"{flag} {count}x" for flag, count in flags.items())
         findings.append(
-            Finding(kind="errors", said=f"it failed on {len(failed)} of {len(grades)} samples: {named}; {first}")
+            Finding(kind="errors", said=f"it failed on {len(failed)} samples that are no failures: {named}; {first}")
         )
     return findings

@@ -86,33 +86,34 @@ def _bounded(tree: spec.Multi) -> bool:
 
 
 def _variables(tree: spec.Spec) -> Iterator[tuple[str, Variable]]:
-    for place, child in spec.walk(tree):
-        for key, text in child.templates.items():
-            for variable in Template.parse(text).variables:
-                yield f"{place}.{key}", variable
+    """Every variable in a grader's own templates, with the field it stands in."""
+    for key, text in tree.templates.items():
+        for variable in Template.parse(text).variables:
+            yield key, variable
 
 
 def _fields(tree: spec.Spec, rows: Sequence[Row]) -> Iterator[Finding]:
-    """Fields of the item that no row has, or only some."""
-    for place, variable in _variables(tree):
-        if variable.namespace != "item" or not rows:
-            continue
-        missing = [row for row in rows if not _has(variable, row.item)]
-        if len(missing) == len(rows):
-            yield Finding(kind="missing_field", said=f"{place} reads {variable.text}, and no row has it")
-        elif missing:
-            said = (
-                f"{place} reads {variable.text}, and {len(missing)} of {len(rows)} rows lack it, as {missing[0].where}"
-            )
-            yield Finding(kind="sparse_field", said=said)
+    """Fields of the item that no row has, or only some; an empty text is no reference, since every text contains it."""
+    for place, child in spec.walk(tree):
+        compares = isinstance(child, (spec.StringCheck, spec.TextSimilarity))
+        for key, variable in _variables(child):
+            if variable.namespace != "item" or not rows:
+                continue
+            missing = [row for row in rows if not _has(variable, row.item, empty=not compares)]
+            where = f"{place}.{key} reads {variable.text}"
+            if len(missing) == len(rows):
+                yield Finding(kind="missing_field", said=f"{where}, and no row has it")
+            elif missing:
+                said = f"{where}, and {len(missing)} of {len(rows)} rows have nothing there, as {missing[0].where}"
+                yield Finding(kind="sparse_field", said=said)
 
 
-def _has(variable: Variable, item: Mapping[str, Any]) -> bool:
+def _has(variable: Variable, item: Mapping[str, Any], *, empty: bool) -> bool:
+    """Whether the item has such a field, and where it may not be `empty`, something in it."""
     try:
-        variable.value({"item": item})
+        return variable.value({"item": item}) not in ("", None) or empty
     except MissingVariable:
         return False
-    return True
 
 
 def _samples(tree: spec.Spec) -> Iterator[Finding]:
@@ -253,10 +254,9 @@ def _outvoted(tree: spec.Multi, formula: Formula, rows: Sequence[Row], grades: S
 
 
 def _json(grader: Grader) -> Iterator[Finding]:
-    reads = any(v.namespace == "sample" and v.steps[0] == "output_json" for _, v in _variables(grader.spec))
-    reads = reads or any(
-        "output_json" in part.source for _, part in spec.walk(grader.spec) if isinstance(part, spec.Python)
-    )
+    parts = [part for _, part in spec.walk(grader.spec)]
+    reads = any(v.namespace == "sample" and v.steps[0] == "output_json" for p in parts for _, v in _variables(p))
+    reads = reads or any("output_json" in part.source for part in parts if isinstance(part, spec.Python))
     if reads and grader.settings.response_format is None:
         said = "it reads sample.output_json, which the service fills in only where the job has a response_format"
         yield Finding(kind="unformatted_json", said=said)

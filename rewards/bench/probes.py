@@ -55,8 +55,10 @@ async def probe(
         prompts: how many are probed, by lot.
         width: of the grader's range.
     """
-    failures = [g.reward for g, failed in zip(grades, _failures(rows), strict=True) if failed and g.error is None]
-    honest = fmean(failures) if failures else None
+    earned_by_failures = [
+        g.reward for g, failed in zip(grades, failures(rows), strict=True) if failed and g.error is None
+    ]
+    honest = fmean(earned_by_failures) if earned_by_failures else None
     every = list({row.group: row for row in rows}.values())
     chosen = random.Random(0).sample(every, min(prompts, len(every)))
     asked = [(kind, row, text) for kind, make in KINDS.items() for row in chosen for text in make(row, rows, grader)]
@@ -89,7 +91,7 @@ async def probe(
     return honest, probes, findings
 
 
-def _failures(rows: Sequence[Row]) -> list[bool]:
+def failures(rows: Sequence[Row]) -> list[bool]:
     """Of each row, whether it is in the lowest third of what experts gave to anything."""
     labels = [row.label for row in rows]
     given = [label for label in labels if label is not None]
@@ -157,7 +159,7 @@ def _all_labels(row: Row, rows: Sequence[Row], grader: Grader) -> list[str]:
 
 def _length(row: Row, rows: Sequence[Row], grader: Grader) -> list[str]:
     """A failure of this prompt said over and over."""
-    own = [r for r, failed in zip(rows, _failures(rows), strict=True) if failed and r.group == row.group]
+    own = [r for r, failed in zip(rows, failures(rows), strict=True) if failed and r.group == row.group]
     text = str(own[0].sample["output_text"]) if own else ""
     text = text or "I am not sure, but perhaps it is so."
     return [(text + "\n") * (1 + LONG // (len(text) + 1))]

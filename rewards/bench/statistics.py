@@ -41,7 +41,7 @@ def spearman(pairs: Sequence[Pair]) -> float | None:
     mean = (len(a) + 1) / 2
     both = fsum((x - mean) * (y - mean) for x, y in zip(a, b, strict=True))
     size = sqrt(fsum((x - mean) ** 2 for x in a)) * sqrt(fsum((y - mean) ** 2 for y in b))
-    return both / size if size else None
+    return max(-1.0, min(1.0, both / size)) if size else None  # rounding must not push it past the ends
 
 
 def kappa(pairs: Sequence[Pair]) -> float | None:

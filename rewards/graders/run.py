@@ -24,7 +24,7 @@ from rewards.graders.errors import Blame, GradingError, as_errors
 from rewards.graders.formula import Formula, FormulaFault
 from rewards.graders.judge import Judge
 from rewards.graders.python import GraderPool, PoolError
-from rewards.graders.sample import Sample, check_format, of_episode, of_row
+from rewards.graders.sample import Sample, check_format, format_of, of_episode, of_row
 from rewards.graders.settings import Settings
 from rewards.graders.similarity import Embed, Metric, cosine, metric
 from rewards.graders.template import MissingVariable, Template
@@ -134,6 +134,7 @@ class Grader:
         self.spec, self.settings, self.services = tree, settings or Settings(), services or Services()
         self.hash = spec.content_hash(spec.as_json(tree), self.settings.model_dump(mode="json"))
         self.__name__ = tree.name or tree.type
+        self._format = format_of(self.settings)
         self._children: dict[str, Grader] = {}
         self._formula: Formula | None = None
         self._run: _Run | None = None
@@ -161,7 +162,7 @@ class Grader:
         """
         started = time.perf_counter()
         try:
-            check_format(sample, self.settings)
+            check_format(sample, self._format)
         except GradingError as error:
             return self._failed(error, started)
         if self._formula is not None:

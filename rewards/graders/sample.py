@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, Literal, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NoReturn, TypeAlias
 
 from pydantic_core import to_jsonable_python
 
@@ -14,6 +14,11 @@ from rewards.graders.errors import GradingError
 from rewards.graders.settings import Settings
 
 Sample = dict[str, Any]
+Format: TypeAlias = Callable[[Any], str | None]
+"""What is wrong with a JSON value; None if nothing is."""
+
+DEPTH = 200
+"""How deep the JSON that a model writes may nest."""
 
 _FINISH = {"stop": "stop", "length": "length", "context": "length"}
 
@@ -33,7 +38,10 @@ def of_json(value: Any, where: str = "sample") -> Sample:
         return of_text(value)
     if not isinstance(value, Mapping) or not ({"output_text", "choices"} & value.keys()):
         raise InputError(f"{where}: expected a text, or an object with 'output_text' or 'choices'")
-    value = dict(_plain(value))
+    try:
+        value = dict(_plain(value))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: no JSON value, or one that is nested too deeply ({error})") from error
     choices = value.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     message = _object(_object(first).get("message"))
@@ -69,35 +77,70 @@ def of_row(episode: Episode) -> dict[str, Any]:
     return {"messages": [_message(message) for message in episode.task.prompt]} | item
 
 
-def check_format(sample: Sample, settings: Settings) -> None:
-    """Refuse a sample that is not what the job's response_format asks for.
+def format_of(settings: Settings) -> Format | None:
+    """What checks that a sample is what the job's response_format asks for; None where it asks for nothing.
+
+    Raises:
+        InputError: its schema is none, or the library that reads schemas is missing.
+    """
+    if settings.response_format is None:
+        return None
+    schema = settings.response_format.get("json_schema", {}).get("schema")
+    if schema is None:
+        return lambda value: None
+    try:
+        import jsonschema
+    except ImportError as error:
+        raise InputError("response_format needs jsonschema; run: pip install 'localrft[graders]'") from error
+    kind = jsonschema.validators.validator_for(schema)
+    try:
+        kind.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        raise InputError(f"settings: response_format: not a JSON schema: {error.message}") from error
+    validator = kind(schema)
+
+    def check(value: Any) -> str | None:
+        try:
+            error = next(validator.iter_errors(value), None)
+        except RecursionError:
+            return "nested too deeply"
+        return None if error is None else str(error.message)
+
+    return check
+
+
+def check_format(sample: Sample, format: Format | None) -> None:
+    """Refuse a sample that is not of the format.
 
     Raises:
         GradingError: sample_parse_error.
     """
-    if settings.response_format is None:
+    if format is None:
         return
-    if sample["output_json"] is None:
-        raise GradingError(
-            "sample_parse_error", "the output is not JSON, and response_format asks for it", blame="sample"
-        )
-    schema = settings.response_format.get("json_schema", {}).get("schema")
-    if schema is None:
-        return
-    import jsonschema
-
-    try:
-        jsonschema.validate(sample["output_json"], schema)
-    except jsonschema.ValidationError as error:
-        raise GradingError("sample_parse_error", f"not of response_format: {error.message}", blame="sample") from error
+    value = sample["output_json"]
+    wrong = "the output is not JSON" if value is None else format(value)
+    if wrong is not None:
+        raise GradingError("sample_parse_error", f"not what response_format asks for: {wrong}", blame="sample")
 
 
 def read_json(text: str) -> Any:
-    """What a text says as JSON, or None if it is none. NaN and Infinity are no JSON."""
+    """What a text says as JSON, or None if it is none. NaN and Infinity are no JSON, and neither are deep nests."""
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        value = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         return None
+    # What a model nests must not overflow the stack of whoever writes it down again.
+    return None if text.count("[") + text.count("{") > DEPTH and _deeper(value, DEPTH) else value
+
+
+def _deeper(value: Any, depth: int) -> bool:
+    """Whether a value nests deeper than this; level by level, without recursion."""
+    level = [value]
+    for _ in range(depth):
+        level = [
+            inner for v in level if isinstance(v, (list, dict)) for inner in (v.values() if isinstance(v, dict) else v)
+        ]
+    return bool(level)
 
 
 def _sample(text: str, tools: list[Any], *, finish: str) -> Sample:

@@ -119,7 +119,7 @@ CASES = {
     "pays_injection": (JUDGE, PLAIN, lambda text: 1.0 if "perfect" in text else right(text)),
     "pays_exceptions": (multi("1 - wrong", wrong=python(CITY.replace("==", "!="))), JSON[0::3] + JSON[1::3]),
     "unscored": (check(reference="{{ item.solution }}"), PLAIN),
-    "errors": (python(CITY), data(('{"city": "<right>"}', 1), ("It is <wrong>", 0))),
+    "errors": (python(CITY), data(('{"city": "<right>"}', 1), ("It is <wrong>", 0), ("It is <right>", 1))),
     "missing_field": (check(reference="{{ item.solution }}"), PLAIN),
     "sparse_field": (check(reference="{{ item.extra }}"), PLAIN + data(("x", 1), extra="x")[:3]),
     "ignores_sample": (multi("0.5 * a + 0.5 * b", a=EQ, b=check(input="{{ item.answer }}")), PLAIN),
@@ -233,6 +233,27 @@ def test_experts_that_agree_are_reported_pair_by_pair(bench):
     report = bench(EQ, data(("<right>", [1, 1]), ("<wrong>", [0, 0]), ("x", [0, 0])))
     assert report.experts["expert 1, expert 2"].of.value == 1.0
     assert report.verdict == "go"
+
+
+def test_a_failure_that_a_grader_can_not_read_is_no_error_of_the_grader(bench):
+    calls = [{"id": "c", "type": "function", "function": {"name": "look", "arguments": "{}"}}]
+    called = check(input="{{ sample.output_tools[0].function.name }}", reference="look")
+    labelled = [
+        row
+        for i in range(10)
+        for row in rows.of_tree(
+            {
+                "item": {"messages": [{"role": "user", "content": f"Look up {i}."}]},
+                "samples": [
+                    {"sample": {"output_text": "", "output_tools": calls}, "label": 1},
+                    {"sample": "I don't know.", "label": 0},
+                ],
+            },
+            "row",
+        )
+    ]
+    report = bench(called, labelled)
+    assert (report.verdict, list(report.findings)) == ("go", [])
 
 
 def test_the_cost_is_of_the_job_that_was_named(bench):

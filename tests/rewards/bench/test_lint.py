@@ -85,6 +85,19 @@ def test_a_source_is_read(body, kind):
     assert kind in kinds(python(body))
 
 
+@pytest.mark.parametrize(
+    ("field", "kind"),
+    [({"a": "x"}, None), ({"a": ""}, "sparse_field"), ({"a": None}, "sparse_field"), ({}, "sparse_field")],
+)
+def test_a_row_without_a_reference_is_no_row_to_compare_with(field, kind):
+    """Every text contains the empty one."""
+    own = [*ROWS, *rows.of_tree({"item": field, "sample": "x"}, "the last row")]
+    made = Grader(parse(HAS))
+    found = lint(made, own, asyncio.run(rows.grade_all(made, own)))
+    assert [finding.kind for finding in found] == ([kind] if kind else [])
+    assert all("1 of 3 rows" in finding.said and "the last row" in finding.said for finding in found)
+
+
 def test_a_witness_is_named():
     made = Grader(parse(multi("a + b", a=EQ, b=HAS)))
     (finding,) = [finding for finding in findings(made) if finding.kind == "leaves_range"]

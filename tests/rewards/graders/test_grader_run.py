@@ -123,6 +123,33 @@ def test_with_a_response_format_a_sample_must_be_of_it(grade, said, flag):
     assert (found.reward, found.error) == (float(flag is None), None)
 
 
+@pytest.mark.parametrize("format", [{"type": "json_object"}, {"type": "json_schema", "json_schema": {"schema": {}}}])
+def test_a_response_format_without_demands_asks_for_json(grade, format):
+    assert grade(EQ, "4", {"a": "4"}, response_format=format).reward == 1.0
+    assert grade(EQ, "four", {"a": "four"}, response_format=format).reward == 0.0
+
+
+def test_a_response_format_that_is_no_schema_is_refused(grade):
+    format = {"type": "json_schema", "json_schema": {"schema": {"type": "objct"}}}
+    with pytest.raises(InputError, match=r"response_format: not a JSON schema: 'objct'"):
+        grade(EQ, "4", {"a": "4"}, response_format=format)
+
+
+RECURSIVE = {"type": "json_schema", "json_schema": {"schema": {"items": {"$ref": "#"}}}}
+
+
+@pytest.mark.parametrize("depth", [150, 250, 900, 960, 990, 20_000])
+def test_what_a_model_nests_breaks_no_grader(grade, depth):
+    said = "[" * depth + "]" * depth
+    shown = multi("a + b", a=EQ | {"input": "{{ sample.output_json }}"}, b={"type": "python", "source": COUNTS})
+    found = grade(shown, said, {"a": said})
+    assert (found.reward, found.error) == (2.0 if depth < 200 else 1.0, None)
+    assert grade(EQ, said, {"a": said}, response_format=RECURSIVE).error is None
+
+
+COUNTS = "def grade(sample, item): return sample['output_text'].count('[') > 0"
+
+
 def test_how_values_are_written_is_a_switch(grade):
     assert grade(EQ, "true", {"a": True}).reward == 1.0
     assert grade(EQ, "True", {"a": True}, render="python").reward == 1.0
