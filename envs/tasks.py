@@ -78,7 +78,7 @@ def load(source: str | Path, *, split: str = "train", prompt: str = "prompt", sy
     if source.startswith("hub:"):
         rows, unit = _hub_rows(source.removeprefix("hub:"), split), "row"
     elif source.endswith(".jsonl"):
-        rows, unit = _jsonl_rows(Path(source)), "line"
+        rows, unit = jsonl_rows(Path(source)), "line"
     elif source.endswith(".parquet"):
         rows, unit = _parquet_rows(Path(source)), "row"
     else:
@@ -157,8 +157,12 @@ def _valid(adapter: TypeAdapter[Any], value: Any, where: str) -> Any:
         raise InputError(f"{where}: {reasons(error)}") from error
 
 
-def _jsonl_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """Line numbers from 1, and what each line holds; blank lines are passed over."""
+def jsonl_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """Line numbers from 1, and what each line holds; blank lines are passed over.
+
+    Raises:
+        InputError: the file can't be read, or a line is not JSON.
+    """
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):

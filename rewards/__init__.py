@@ -1,6 +1,7 @@
 """What an episode is worth."""
 
 from rewards.compose import capped, gated, min_form, shaped, weighted, whole
+from rewards.hosted import grader
 from rewards.outcome import contains, exact, json_equal, numeric, state_equal
 from rewards.process import in_order, no_repeats, policy_kept, progress, valid_calls
 from rewards.score import Reward, Score, reward
@@ -15,6 +16,7 @@ __all__ = [
     "contains",
     "exact",
     "gated",
+    "grader",
     "in_order",
     "json_equal",
     "min_form",

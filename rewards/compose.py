@@ -37,7 +37,7 @@ def weighted(parts: Mapping[str, tuple[Reward, float]]) -> Reward:
         weights = [weight for _, weight in parts.values()]
         value = sum(weight * score.value for weight, score in zip(weights, scores, strict=True))
         turns = _add_turns([_scaled(score, weight) for weight, score in zip(weights, scores, strict=True)])
-        return Score(value=value, turns=turns, parts=_named_parts(named))
+        return Score(value=value, turns=turns, parts=_named_parts(named), graders=_graders(named))
 
     return scored
 
@@ -69,7 +69,8 @@ def gated(*, first: Reward, then: Reward, threshold: float = 1.0, zero: bool = F
         weights = [1.0, float(is_open)][: len(named)]
         value = sum(weight * score.value for weight, score in zip(weights, named.values(), strict=True))
         turns = _add_turns([_scaled(score, weight) for weight, score in zip(weights, named.values(), strict=True)])
-        return Score(value=value, turns=turns, parts=_named_parts(named) | {"open": float(is_open)})
+        parts = _named_parts(named) | {"open": float(is_open)}
+        return Score(value=value, turns=turns, parts=parts, graders=_graders(named))
 
     return scored
 
@@ -166,7 +167,7 @@ def whole(part: Reward) -> Reward:
         score = await part(episode)
         if score.error is not None:
             return score
-        return Score(value=score.total, parts=score.parts)
+        return Score(value=score.total, parts=score.parts, graders=score.graders)
 
     return scored
 
@@ -204,6 +205,16 @@ def _add_turns(columns: list[Turns | None]) -> Turns | None:
         return None
     rows = ([value for value in row if value is not None] for row in zip(*judged, strict=True))
     return tuple(sum(row) if row else None for row in rows)
+
+
+def _graders(named: Mapping[str, Score]) -> dict[str, str]:
+    """The graders of all parts: by the part's name where it has one, below it where it has several."""
+    found: dict[str, str] = {}
+    for name, score in named.items():
+        found |= {
+            name if len(score.graders) == 1 else f"{name}.{grader}": digest for grader, digest in score.graders.items()
+        }
+    return found
 
 
 def _named_parts(named: Mapping[str, Score]) -> dict[str, float]:

@@ -37,6 +37,8 @@ class Score:
     """Named sub-scores, for people and logs."""
     error: str | None = None
     """Why there is no score. Set means: left out, and counted."""
+    graders: Mapping[str, str] = field(default_factory=dict)
+    """Name -> content hash of the graders that made it, where they are files that may change."""
 
     @classmethod
     def unscored(cls, error: str) -> Score:

@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from envs.errors import InputError, reasons, unknown
 from envs.named import load_attribute
 from rewards.compose import capped, gated, min_form, shaped, weighted, whole
+from rewards.hosted import grader
 from rewards.outcome import contains, exact, json_equal, numeric, state_equal
 from rewards.process import in_order, no_repeats, policy_kept, progress, valid_calls
 from rewards.score import Reward, reward
@@ -140,5 +141,6 @@ REWARDS: dict[str, Callable[..., Any]] = {
     "capped": capped,
     "shaped": shaped,
     "min_form": min_form,
+    "grader": grader,
 }
 """Rewards by the name configs call them."""

@@ -15,9 +15,11 @@ from typing import Any
 from rich.console import Console
 
 from envs.errors import InputError
+from rl import benching, grading
 from rl.collect import StepLost
 from rl.config import load, load_run
 from rl.engines import EngineError
+from rl.policy import PolicyError
 
 OK, NO, BAD_INPUT, BROKEN, INTERRUPTED = 0, 1, 2, 3, 130
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -41,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return BAD_INPUT
-    except (EngineError, StepLost) as error:
+    except (EngineError, PolicyError, StepLost) as error:
         print(f"rft: {error}", file=sys.stderr)
         return BROKEN
     except KeyboardInterrupt:
@@ -94,6 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--url", help="of an OpenAI-compatible server, for --policy chat")
     sub.add_argument("--greedy", action="store_true")
     _config(sub)
+
+    grading.add_to(command("grade", None, "run, check and test graders of the hosted format"), benching.add_arguments)
 
     sub = command("doctor", _doctor, "what this machine can run, and what is missing")
     sub.add_argument("--json", action="store_true", help="print JSON")

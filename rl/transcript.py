@@ -83,6 +83,7 @@ def decode(tree: Mapping[str, Any]) -> Played:
             turns=None if turns is None else tuple(None if turn is None else float(turn) for turn in turns),
             parts={name: float(value) for name, value in score["parts"].items()},
             error=score["error"],
+            graders=score.get("graders", {}),
         ),
     )
 
@@ -153,6 +154,7 @@ def _score(score: Score) -> Tree:
         "turns": None if turns is None else [None if turn is None else _number(turn) for turn in turns],
         "parts": {name: _number(value) for name, value in score.parts.items()},
         "error": score.error,
+        "graders": dict(score.graders),
     }
 
 

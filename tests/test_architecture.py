@@ -36,7 +36,12 @@ HEAVY_FILES = (
     "rl/trainers/table.py",
 )
 """The only files that may load a training stack when they are imported, by themselves or through one another."""
-CATCHES_ALL = {"envs/environment.py": 1, "envs/threads.py": 1, "rl/engines/vllm.py": 1}
+CATCHES_ALL = {
+    "envs/environment.py": 1,
+    "envs/threads.py": 1,
+    "rewards/graders/child.py": 1,
+    "rl/engines/vllm.py": 1,
+}
 """How often a file may catch everything: where code of others is called."""
 FILE_LINES, FUNCTION_LINES = 400, 60
 

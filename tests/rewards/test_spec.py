@@ -69,12 +69,14 @@ def test_a_gate_is_made_of_specs(played):
 
 
 def test_every_reward_of_the_house_has_its_own_name_and_can_be_built():
+    check = {"type": "string_check", "input": "a", "reference": "b", "operation": "eq"}
     needed = {
         "in_order": {"order": ["a", "b"]},
         "gated": {"first": "exact", "then": "exact"},
         "capped": {"part": "progress", "limit": 0.3},
         "shaped": {"potential": "progress"},
         "min_form": {"part": "progress"},
+        "grader": {"grader": check},
     }
     for name, function in REWARDS.items():
         assert name == function.__name__

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +14,7 @@ from envs.types import Completion, Episode
 from made import turn
 from rl.policy import ChatPolicy, ContextFull, PolicyError, ScriptPolicy, as_openai, turn_seed
 from rl.rollout import Limits, run_episode
+from served import Server
 
 
 class Sums(Environment):
@@ -27,42 +25,6 @@ class Sums(Environment):
 
 
 TASK = Task.ask("What is 2 + 3?", id="t")
-Answer = Callable[[dict[str, Any]], tuple[int, Any]]
-
-
-class Server:
-    """An OpenAI-compatible endpoint on a port of this machine, that answers what it is told to."""
-
-    def __init__(self) -> None:
-        self.heard: list[dict[str, Any]] = []
-        self.answer: Answer = lambda request: (500, {})
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                request = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                outer.heard.append({"path": self.path, **request})
-                status, body = outer.answer(request)
-                data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("content-type", "text/html" if isinstance(body, str) else "application/json")
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.http.server_address[1]}/v1"
-
-    def close(self) -> None:
-        self.http.shutdown()
-        self.http.server_close()
 
 
 @pytest.fixture

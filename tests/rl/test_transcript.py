@@ -96,6 +96,7 @@ SCORE = st.builds(
     turns=st.none() | st.lists(st.none() | FLOAT, max_size=3).map(tuple),
     parts=st.dictionaries(TEXT, FLOAT, max_size=2),
     error=st.none() | TEXT,
+    graders=st.dictionaries(TEXT, TEXT, max_size=1),
 )
 
 

@@ -1,0 +1,50 @@
+"""A grader of the hosted format, named in a config."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from envs.errors import InputError
+from rewards.score import Reward
+
+log = logging.getLogger(__name__)
+
+
+def grader(
+    *,
+    file: str | None = None,
+    grader: dict[str, Any] | None = None,
+    settings: dict[str, Any] | None = None,
+    judge: dict[str, Any] | None = None,
+    unsafe_python: str | None = None,
+) -> Reward:
+    """A reward of grader JSON; `rewards.graders.Grader` without its files and classes.
+
+    Example: `{use: grader, file: grader.json, judge: {base_url: "http://127.0.0.1:8000/v1"}}`.
+
+    Args:
+        file: the JSON; like the data files of a config it is found from the working directory.
+        grader: the JSON itself, in place of the file.
+        settings: what the hosted service leaves unsaid; see `rewards.graders.Settings`.
+        judge: where models that judge are; see `rewards.graders.JudgeConfig`.
+        unsafe_python: why the code of python graders may run here without a sandbox.
+
+    Raises:
+        InputError: neither or both of file and grader, or something in them that can't be used.
+    """
+    from rewards.graders import Grader, Judge, JudgeConfig, Services, Settings, UnsafeSubprocess, load, parse
+
+    if file is not None and grader is None:
+        tree = load(file)
+    elif grader is not None and file is None:
+        tree = parse(grader)
+    else:
+        raise InputError("a grader is a file or the JSON itself: give one of the options 'file' and 'grader'")
+    if unsafe_python is not None:
+        log.warning("python graders run without a sandbox, because: %s", unsafe_python)
+    services = Services(
+        pool=None if unsafe_python is None else UnsafeSubprocess(unsafe_python),
+        judge=None if judge is None else Judge(JudgeConfig.read(judge)),
+    )
+    return Grader(tree, settings=Settings.read(settings), services=services)
