@@ -1,0 +1,202 @@
+"""The process that starts sandboxes, watches over them and ends them.
+
+It is small, has one thread, knows no secret, and does what its client says over one socket. When that client is gone,
+by closing the socket or by dying, it ends every sandbox, removes what they left, and ends itself.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from contextlib import suppress
+from typing import Any
+
+from envs.sandbox.inside import kernel, totals, wire
+from envs.sandbox.inside.plan import Limits, Plan
+from envs.sandbox.inside.slots import Slot, Uids, bury_strangers, start
+
+_TICK = 0.1
+"""Seconds between two looks of the watcher."""
+
+
+class Broker:
+    def __init__(self, client: socket.socket, orders: dict[str, Any]) -> None:
+        self.client = client
+        self.tier: str = orders["tier"]
+        self.bwrap: str = orders["bwrap"]
+        self.layers = frozenset(orders["layers"])
+        self.python: str = orders["python"]
+        self.readable = tuple(orders["readable"])
+        self.root = os.geteuid() == 0
+        self.uids = Uids()
+        self.slots: dict[int, Slot] = {}
+        self._number = 0
+        self._looked = 0.0
+        self._parents = totals.parents() if "totals" in self.layers else None
+        self.runtime: str = orders["runtime"]
+
+    @property
+    def watches(self) -> bool:
+        """Whether the watcher has something to do that no cgroup and no file system does."""
+        return "totals" in self.layers and (self._parents is None or self.tier != "bwrap")
+
+    def start(self, message: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
+        limits = Limits(**message["limits"])
+        self._number += 1
+        uid = self.uids.take() if self.root else os.getuid()
+        inside = self.tier == "bwrap"
+        directory = None if inside else self._directory(uid)
+        work, tmp = ("/work", "/tmp") if inside else (f"{directory}/work", f"{directory}/tmp")
+        plan = Plan(
+            tier=self.tier, kind=message["kind"], layers=self.layers, limits=limits, uid=uid, workspace=work, tmp=tmp,
+            readable=self.readable, counted=self._parents is not None,
+        )  # fmt: skip
+        cgroup = totals.Cgroup.make(self._parents, str(self._number), limits) if self._parents else None
+        slot, control = start(plan, (self.bwrap, self.python), self.runtime, cgroup, directory)
+        self.slots[self._number] = slot
+        return {"slot": self._number}, [control]
+
+    def _directory(self, uid: int) -> str:
+        """A slot's own place on the machine's disk, for tiers that can't mount one."""
+        path = tempfile.mkdtemp(prefix="slot-", dir=self.runtime)
+        os.chmod(path, 0o711)
+        for name in ("work", "tmp"):
+            os.mkdir(f"{path}/{name}", 0o700)
+            if self.root:
+                os.chown(f"{path}/{name}", uid, uid)
+        return path
+
+    def stop(self, message: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
+        number = message["slot"]
+        slot = self.slots.pop(number, None)
+        if slot is None:
+            return {"why": "gone", "kills": {}, "said": ""}, []
+        answer = self.usage({"slot": number}, slot)[0]
+        self._end(slot)
+        return answer, []
+
+    def usage(self, message: dict[str, Any], slot: Slot | None = None) -> tuple[dict[str, Any], list[int]]:
+        slot = slot or self.slots.get(message["slot"])
+        if slot is None:
+            return {"why": "gone", "kills": {}, "said": ""}, []
+        return {"why": slot.why, "kills": slot.kills(), "said": slot.said()}, []
+
+    def _end(self, slot: Slot) -> None:
+        slot.end()
+        if self.root:
+            self.uids.give_back(slot.plan.uid)
+
+    def answer(self, message: dict[str, Any]) -> None:
+        """Do what the client asks and say how it went; a failure is the answer, not the end."""
+        verbs = {"start": self.start, "stop": self.stop, "usage": self.usage}
+        descriptors: list[int] = []
+        try:
+            answer, descriptors = verbs[message["op"]](message)
+        except (OSError, ValueError, RuntimeError) as error:
+            answer = {"error": f"{error}"}
+        try:
+            wire.send(self.client, {**answer, "call": message["call"]}, descriptors)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def bury(self) -> None:
+        """Tell the client of sandboxes that ended by themselves."""
+        for number, slot in self.slots.items():
+            if not slot.ended and _dead(slot.pid):
+                slot.ended = True
+                wire.send(self.client, {"event": "ended", "slot": number})
+        bury_strangers({slot.pid for slot in self.slots.values()})
+
+    def watch(self) -> None:
+        """Kill what goes over its memory, its disk or its time."""
+        now = time.monotonic()
+        if now - self._looked < _TICK:
+            return
+        self._looked = now
+        for slot in self.slots.values():
+            if now - slot.born > slot.plan.limits.lifetime and not slot.why:
+                slot.why = "lifetime"
+                slot.kill()
+        if not self.watches or not self.slots:
+            return
+        found = totals.processes()
+        for slot in self.slots.values():
+            self._watch(slot, found)
+
+    def _watch(self, slot: Slot, found: dict[int, totals.Process]) -> None:
+        limits = slot.plan.limits
+        members = totals.below(slot.pid, found)
+        if slot.plan.tier == "bwrap":
+            members = members[1:]  # the keeper, inside
+        if self._parents is None:
+            resident = sum(found[pid].resident for pid in members)
+            if resident > limits.memory or len(members) > limits.pids + 4:
+                slot.over_memory += 1
+                slot.kill(members)
+        if slot.directory and members and totals.exceeds(slot.directory, limits.disk, limits.inodes):
+            slot.over_disk += 1
+            slot.kill(members)
+
+    def close(self) -> None:
+        """End everything, leave nothing."""
+        for slot in self.slots.values():
+            with suppress(OSError, RuntimeError):
+                self._end(slot)
+        for path in (self._parents or {}).values():
+            with suppress(OSError):
+                path.rmdir()
+        shutil.rmtree(self.runtime, ignore_errors=True)
+
+
+def _dead(pid: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
+def serve(client: socket.socket, parent: int) -> None:
+    """Do the client's bidding until it is gone."""
+    lease = os.pidfd_open(parent)
+    wake, tail = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(tail, warn_on_full_buffer=False)
+    ended: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda number, _: ended.append(number))
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    kernel.adopt_orphans()
+    orders, _ = wire.receive(client)
+    if orders is None:
+        return
+    broker = Broker(client, orders)
+    try:
+        wire.send(client, {"ready": True, "counted": broker._parents is not None})
+        watched = [client.fileno(), wake, *([lease] if "lease" in broker.layers else [])]
+        while not ended:
+            ready = select.select(watched, [], [], _TICK if broker.slots else None)[0]
+            if lease in ready:
+                return
+            if wake in ready:
+                with suppress(BlockingIOError):
+                    os.read(wake, 4096)
+            if client.fileno() in ready:
+                message, _ = wire.receive(client)
+                if message is None:
+                    return
+                broker.answer(message)
+            broker.bury()
+            broker.watch()
+    except (BrokenPipeError, ConnectionResetError):
+        return
+    finally:
+        broker.close()
+
+
+def main(descriptor: int, parent: int) -> None:
+    serve(socket.socket(fileno=descriptor), parent)
