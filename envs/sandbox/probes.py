@@ -213,14 +213,14 @@ print(count)
 """
 
 
-async def pids(broker: Broker) -> tuple[bool, str]:
+async def pid_total(broker: Broker) -> tuple[bool, str]:
     """A fork bomb stops at the limit."""
     result = await _python(broker, _FORKS)
     count = int(result.stdout or -1)
     return 0 < count <= SMALL.pids + 4, f"{count} processes with a limit of {SMALL.pids}"
 
 
-async def disk(broker: Broker) -> tuple[bool, str]:
+async def disk_total(broker: Broker) -> tuple[bool, str]:
     """Many files together can't hold more than the limit."""
     each, most = 8, SMALL.disk // MIB
     line = f"for n in 1 2 3 4 5 6 7 8 9 10; do head -c {each * MIB} /dev/zero > f$n && sleep 0.1 || exit 1; done"
@@ -260,7 +260,7 @@ Probe = Callable[[Broker], Awaitable[tuple[bool, str]]]
 
 PROBES: dict[str, Probe] = {
     probe.__name__: probe
-    for probe in (no_network, no_host_files, no_privileges, kill_all, mem_total, pids, disk, fresh_state)
+    for probe in (no_network, no_host_files, no_privileges, kill_all, mem_total, pid_total, disk_total, fresh_state)
 }
 
 

@@ -130,7 +130,8 @@ class Ground:
             broker_client.PREFIX = before
         self.graders = Graders(self.broker, GRADER, 1)
         await (await self.open()).close()
-        await self.works()
+        if self.layers == ALL:
+            await self.works()
 
     def run(self, attack: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(attack)

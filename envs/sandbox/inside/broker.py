@@ -35,6 +35,8 @@ class Broker:
         self.root = os.geteuid() == 0
         self.uids = Uids()
         self.slots: dict[int, Slot] = {}
+        self.cleaners: dict[int, tuple[Slot, dict[str, Any]]] = {}
+        """Process -> the slot whose directory it removes, and the answer that waits for it."""
         self._number = 0
         self._looked = 0.0
         self._parents = totals.parents() if "totals" in self.layers else None
@@ -67,17 +69,21 @@ class Broker:
         os.chmod(path, 0o711)
         for name in ("work", "tmp"):
             os.mkdir(f"{path}/{name}", 0o700)
-            if self.root:
+            if self.root and "uid" in self.layers:
                 os.chown(f"{path}/{name}", uid, uid)
         return path
 
-    def stop(self, message: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
-        number = message["slot"]
-        slot = self.slots.pop(number, None)
+    def stop(self, message: dict[str, Any]) -> tuple[dict[str, Any], list[int]] | None:
+        """None where the answer comes later, from `bury`."""
+        slot = self.slots.pop(message["slot"], None)
         if slot is None:
             return {"why": "gone", "kills": {}, "said": ""}, []
-        answer = self.usage({"slot": number}, slot)[0]
-        self._end(slot)
+        answer = self.usage(message, slot)[0]
+        slot.end()
+        if slot.directory:
+            self.cleaners[slot.start_cleaning()] = slot, {**answer, "call": message["call"]}
+            return None
+        self._give_back(slot)
         return answer, []
 
     def usage(self, message: dict[str, Any], slot: Slot | None = None) -> tuple[dict[str, Any], list[int]]:
@@ -86,8 +92,7 @@ class Broker:
             return {"why": "gone", "kills": {}, "said": ""}, []
         return {"why": slot.why, "kills": slot.kills(), "said": slot.said()}, []
 
-    def _end(self, slot: Slot) -> None:
-        slot.end()
+    def _give_back(self, slot: Slot) -> None:
         if self.root:
             self.uids.give_back(slot.plan.uid)
 
@@ -96,7 +101,10 @@ class Broker:
         verbs = {"start": self.start, "stop": self.stop, "usage": self.usage}
         descriptors: list[int] = []
         try:
-            answer, descriptors = verbs[message["op"]](message)
+            answered = verbs[message["op"]](message)
+            if answered is None:
+                return
+            answer, descriptors = answered
         except (OSError, ValueError, RuntimeError) as error:
             answer = {"error": f"{error}"}
         try:
@@ -106,12 +114,18 @@ class Broker:
                 os.close(descriptor)
 
     def bury(self) -> None:
-        """Tell the client of sandboxes that ended by themselves."""
+        """Tell the client of sandboxes that ended by themselves, and of those that are gone to the last file."""
         for number, slot in self.slots.items():
             if not slot.ended and _dead(slot.pid):
                 slot.ended = True
                 wire.send(self.client, {"event": "ended", "slot": number})
-        bury_strangers({slot.pid for slot in self.slots.values()})
+        for pid, (slot, answer) in list(self.cleaners.items()):
+            if _dead(pid):
+                del self.cleaners[pid]
+                failed = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0
+                self._give_back(slot)
+                wire.send(self.client, answer | ({"error": "a sandbox's files could not be removed"} if failed else {}))
+        bury_strangers({*self.cleaners, *(slot.pid for slot in self.slots.values())})
 
     def watch(self) -> None:
         """Kill what goes over its memory, its disk or its time."""
@@ -147,7 +161,11 @@ class Broker:
         """End everything, leave nothing."""
         for slot in self.slots.values():
             with suppress(OSError, RuntimeError):
-                self._end(slot)
+                slot.end()
+                slot.clean()
+        for pid in self.cleaners:
+            with suppress(OSError):
+                os.waitpid(pid, 0)
         for path in (self._parents or {}).values():
             with suppress(OSError):
                 path.rmdir()

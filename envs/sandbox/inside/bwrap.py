@@ -51,7 +51,6 @@ def argv(plan: Plan, programs: tuple[str, str], runtime: str, control: int) -> l
     """The whole command, for a keeper whose control socket is descriptor `control`."""
     program, python = programs
     on = [option for layer, options in ARGUMENTS if layer in plan.layers for option in options]
-    root = _ROOT if "root" in plan.layers else ("--bind", "/", "/")
     variables = [word for name, value in ENVIRONMENT.items() for word in ("--setenv", name, value)]
     trees = [word for path in _outermost(plan.readable) for word in ("--ro-bind", path, path)]
     writable = ("--size", str(plan.limits.disk), "--tmpfs", plan.tmp, "--size", str(plan.limits.disk), "--tmpfs")
@@ -59,7 +58,7 @@ def argv(plan: Plan, programs: tuple[str, str], runtime: str, control: int) -> l
     sealed = ("--remount-ro", "/dev", "--remount-ro", "/") if "readonly" in plan.layers else ()
     keeps = ("--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN", "--cap-add", "CAP_SETPCAP")
     start = START.format(place=INSIDE, descriptor=control)
-    mounts = [*root, "--proc", "/proc", "--dev", "/dev", *trees, *places, *sealed]
+    mounts = [*_ROOT, "--proc", "/proc", "--dev", "/dev", *trees, *places, *sealed]
     user = ("--unshare-user", "--uid", str(AGENT), "--gid", str(AGENT))
     return [program, *user, *on, *variables, *mounts, *keeps, "--chdir", "/", python, "-s", "-c", start]
 

@@ -166,7 +166,7 @@ ALL = frozenset(
     {
         *(name for table in (PREPARE, CONFINE) for steps in table.values() for name, _ in steps),
         *(name for name, _ in bwrap.ARGUMENTS),
-        *("root", "readonly", "disk", "fresh"),  # what a bwrap sandbox is made of
+        *("readonly", "disk", "fresh"),  # what a bwrap sandbox is made of
         *("descriptors", "deadline", "kill", "beneath"),  # what a keeper does
         *("totals", "lease"),  # what the broker does
     }

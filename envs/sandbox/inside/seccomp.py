@@ -37,7 +37,7 @@ OUTSIDE = {
     "setxattr": 188, "lsetxattr": 189, "removexattr": 197, "lremovexattr": 198, "inotify_add_watch": 254,
     "setxattrat": 463, "removexattrat": 466,
 }  # fmt: skip
-"""Refused where there are no mounts of its own: Landlock does not mediate them, and the machine's files are in sight."""
+"""Refused where there are no mounts of its own: Landlock does not mediate them, and other files are in sight."""
 
 UNCOUNTED = {"memfd_create": 319}
 """Refused where memory is counted by process: it holds memory that belongs to none."""

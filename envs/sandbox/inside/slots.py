@@ -101,7 +101,7 @@ class Slot:
             keeper.kill_user(self.plan.uid)
 
     def end(self) -> None:
-        """Kill all of it, bury it, and remove what it left.
+        """Kill all of it and bury it; its directory is left for `clean`.
 
         Raises:
             OSError: something of it is still there.
@@ -125,9 +125,24 @@ class Slot:
         if self.cgroup:
             self._empty_cgroup(deadline)
             self.cgroup.remove()
+
+    def clean(self) -> None:
+        """Remove the directory. Takes as long as what lies in it makes it take."""
         if self.directory:
             keeper.empty(self.directory)
             os.rmdir(self.directory)
+
+    def start_cleaning(self) -> int:
+        """The same in a process of its own, so that no sandbox can hold up the others with what it leaves behind."""
+        pid = os.fork()
+        if pid == 0:
+            try:
+                signal.set_wakeup_fd(-1)
+                self.clean()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        return pid
 
     def _members(self) -> list[int]:
         """Keeper and everything below it. Under bwrap process 1 of the namespace is enough: all go with it."""
