@@ -114,6 +114,11 @@ class Ground:
         self._baseline = self._residue() | {"processes": []}
 
     @property
+    def counted(self) -> bool:
+        """Whether a cgroup counts what is used."""
+        return self.broker.counted
+
+    @property
     def inside(self) -> bool:
         """Whether there are namespaces."""
         return self.tier == "bwrap"

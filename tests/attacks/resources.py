@@ -69,6 +69,18 @@ def shared():
 def file():
     held.append(open(f"/dev/shm/{len(held)}", "wb", buffering=0))
     for _ in range(16): held[-1].write(block)
+def tables():
+    held.append(mmap.mmap(-1, 16 << 30, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000, mmap.PROT_READ))
+    for place in range(0, 16 << 30, 2 << 20): held[-1][place]
+def sockets():
+    for _ in range(35):
+        pair = socket.socketpair()
+        held.append(pair)
+        for end in pair:
+            end.setblocking(False)
+            try:
+                while True: end.send(block)
+            except BlockingIOError: pass
 count = 0
 for make in (memfd, shared, file):
     try:
@@ -79,6 +91,11 @@ print(count)
 """
     result = await g.python(code)
     assert result.ended == "memory" or int(result.stdout) <= (SMALL.memory + SMALL.disk) // MIB, result
+    result = await g.python(code.replace("(memfd, shared, file)", "(tables,)") + "time.sleep(2)")
+    assert result.ended == "memory", result
+    if g.counted:
+        result = await g.python(code.replace("(memfd, shared, file)", "(sockets,)"))
+        assert result.ended == "memory", result
 
 
 FILL = """

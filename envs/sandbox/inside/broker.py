@@ -140,17 +140,18 @@ class Broker:
         if not self.watches or not self.slots:
             return
         found = totals.processes()
+        scarce = totals.spare() < totals.RESERVE  # what sockets hold, for one, is nobody's in /proc
         for slot in self.slots.values():
-            self._watch(slot, found)
+            self._watch(slot, found, scarce)
 
-    def _watch(self, slot: Slot, found: dict[int, totals.Process]) -> None:
+    def _watch(self, slot: Slot, found: dict[int, totals.Process], scarce: bool) -> None:
         limits = slot.plan.limits
         members = totals.below(slot.pid, found)
         if slot.plan.tier == "bwrap":
             members = members[1:]  # the keeper, inside
         if self._parents is None:
-            resident = sum(found[pid].resident for pid in members)
-            if resident > limits.memory or len(members) > limits.pids + 4:
+            over = sum(map(totals.held, members)) > limits.memory or len(members) > limits.pids + 4
+            if members and (over or scarce):
                 slot.over_memory += 1
                 slot.kill(members)
         if slot.directory and members and totals.exceeds(slot.directory, limits.disk, limits.inodes):

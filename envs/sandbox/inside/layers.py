@@ -37,6 +37,8 @@ def _own_proc(plan: Plan) -> None:
 
 def _limits(plan: Plan) -> None:
     limits = plan.limits
+    if not plan.counted:
+        os.nice(5)  # in place of the cgroup's share of the CPU
     cpu = max(1, round(limits.cpu or limits.wall))
     values = {
         resource.RLIMIT_CPU: (cpu, cpu + 1),

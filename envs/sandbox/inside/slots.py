@@ -28,6 +28,7 @@ class Uids:
 
     def __init__(self) -> None:
         self._next = FIRST_UID + 2 * (os.getpid() % 2048)
+        self._strangers = totals.users()
         self._held: dict[int, socket.socket] = {}
 
     def take(self) -> int:
@@ -40,7 +41,7 @@ class Uids:
             uid, self._next = self._next, self._next + 2
             if self._next >= LAST_UID:
                 self._next = FIRST_UID
-            if uid in self._held or _named(uid) or _named(uid + 1):
+            if uid in self._held or {uid, uid + 1} & self._strangers or _named(uid) or _named(uid + 1):
                 continue
             claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +18,15 @@ from pathlib import Path
 from envs.sandbox.inside.plan import Limits
 
 NAME = "localrft"
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 _CONTROLLERS = ("memory", "pids", "cpu")
+_AROUND = (
+    ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.max"),
+    ("/sys/fs/cgroup/memory/memory.usage_in_bytes", "/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+"""What a container uses, and may; version 2 and 1."""
+
+RESERVE = 0.04
+"""The share of memory below which a watcher ends every command, whoever it was."""
 
 
 class Cgroup:
@@ -118,19 +126,18 @@ def _sweep(parent: Path) -> None:
 @dataclass
 class Process:
     parent: int
-    resident: int
     children: list[int] = field(default_factory=list)
 
 
 def processes() -> dict[int, Process]:
-    """Every process that /proc shows, by pid, with its resident bytes."""
+    """Every process that /proc shows, by pid."""
     found: dict[int, Process] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
             with suppress(OSError, ValueError, IndexError):
                 with open(f"/proc/{name}/stat", "rb") as file:
                     fields = file.read().rpartition(b")")[2].split()
-                found[int(name)] = Process(parent=int(fields[1]), resident=int(fields[21]) * _PAGE)
+                found[int(name)] = Process(parent=int(fields[1]))
     for pid, process in found.items():
         if process.parent in found:
             found[process.parent].children.append(pid)
@@ -146,16 +153,42 @@ def below(pid: int, found: dict[int, Process]) -> list[int]:
     return seen
 
 
+def held(pid: int) -> int:
+    """Bytes of memory that a process holds, with the page tables that map it."""
+    with suppress(OSError, ValueError), open(f"/proc/{pid}/status") as file:
+        fields = dict(line.split(":", 1) for line in file)
+        return sum(int(fields[name].split()[0]) << 10 for name in ("VmRSS", "VmPTE") if name in fields)
+    return 0
+
+
+def spare() -> float:
+    """The share of its memory that this machine, or the container around us, has left."""
+    shares = []
+    with suppress(OSError, ValueError, KeyError):
+        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        shares.append(int(fields["MemAvailable"].split()[0]) / int(fields["MemTotal"].split()[0]))
+    for used, limit in _AROUND:
+        with suppress(OSError, ValueError, ZeroDivisionError):
+            shares.append(1 - int(Path(used).read_text()) / int(Path(limit).read_text()))
+    return min(shares, default=1.0)
+
+
 def of_user(uid: int) -> list[int]:
     """The processes that run as a user, zombies included."""
-    found = []
+    return [pid for pid, users in _users() if uid in users]
+
+
+def users() -> set[int]:
+    """Every user that some process runs as."""
+    return {user for _, users in _users() for user in users}
+
+
+def _users() -> Iterator[tuple[int, set[int]]]:
     for name in os.listdir("/proc"):
         if name.isdigit():
             with suppress(OSError), open(f"/proc/{name}/status") as file:
-                users = next(line for line in file if line.startswith("Uid:")).split()[1:]
-                if str(uid) in users:
-                    found.append(int(name))
-    return found
+                line = next(line for line in file if line.startswith("Uid:"))
+                yield int(name), set(map(int, line.split()[1:]))
 
 
 def exceeds(directory: str, size: int, files: int) -> bool:
