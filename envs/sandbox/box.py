@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import socket
@@ -99,13 +100,13 @@ class Keeper:
                     if answer is None:
                         raise await self._lost()
                     if answer.get("call") == self._number:
-                        return answer
+                        return _ending(answer)
         except asyncio.CancelledError:
             self.kill()
             raise
         except (TimeoutError, ValueError) as error:
             await self.close()
-            raise InfraError("a sandbox did not answer and was ended") from error
+            raise InfraError(f"a sandbox was ended: {error or 'its keeper did not answer'}") from error
 
     def kill(self) -> None:
         """Have everything that runs in the sandbox killed."""
@@ -122,6 +123,11 @@ class Keeper:
             return PolicyError("destroyed", "the sandbox used up its memory and has ended")
         return InfraError(f"a sandbox is gone: {usage['said'] or usage['why'] or 'its keeper ended'}")
 
+    def abandon(self) -> None:
+        """Let go of the socket. The keeper then ends by itself, whether or not there still is a broker to end it."""
+        self.closed = True
+        self._link.close()
+
     async def over(self) -> str | None:
         """The limit, `memory` or `disk`, for which something was killed since this was last asked."""
         kills = (await self.broker.usage(self.slot))["kills"]
@@ -136,8 +142,7 @@ class Keeper:
         """
         if self.closed:
             return
-        self.closed = True
-        self._link.close()
+        self.abandon()
         await asyncio.shield(self.broker.stop(self.slot))
 
 
@@ -281,6 +286,25 @@ class Sandbox:
             InfraError: something of it is left.
         """
         await self._keeper.close()
+
+
+def _ending(answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer of a keeper, which runs beside foreign code and is believed in nothing but its form.
+
+    Raises:
+        ValueError: it has not that form.
+    """
+    numbers: list[Any] = [answer.get(name) for name in ("cpu", "peak", "seconds")]
+    formed = (
+        type(answer.get("status")) is int
+        and -64 <= answer["status"] <= 255
+        and answer.get("how") in ("ended", "timeout", "killed", "unconfined")
+        and isinstance(answer.get("reason"), str)
+        and all(type(number) in (int, float) and 0 <= number < math.inf for number in numbers)
+    )
+    if not formed:
+        raise ValueError("its keeper gave an answer that is none")
+    return answer
 
 
 def _confined(answer: Mapping[str, Any]) -> None:

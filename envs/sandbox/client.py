@@ -212,7 +212,11 @@ class Broker:
         return slot in self._ended
 
     async def close(self) -> None:
-        """End the broker and with it every sandbox. Waits until it is gone."""
+        """End the broker and with it every sandbox. Waits until it is gone.
+
+        Raises:
+            InfraError: something of a sandbox is left.
+        """
         if self._process is None:
             return
         if hasattr(self, "_listening"):
@@ -221,11 +225,13 @@ class Broker:
                 await self._listening
         self._link.close()
         try:
-            await asyncio.to_thread(self._process.wait, _PATIENCE)
+            status = await asyncio.to_thread(self._process.wait, _PATIENCE)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            status = self._process.wait() and 1
         finally:
             self._process = None
             if self.runtime is not None:  # it does that itself, unless it was killed
                 shutil.rmtree(self.runtime, ignore_errors=True)
+        if status == 1:
+            raise InfraError("a sandbox could not be removed to the last; see what processes and files of it are left")

@@ -116,6 +116,15 @@ class Graders:
         return await Keeper.open(self.broker, "grader", self.limits), 0, time.monotonic()
 
     async def close(self) -> None:
-        for keeper, _, _ in self._free:
-            await keeper.close()
-        self._free.clear()
+        """End the keepers that are not at work.
+
+        Raises:
+            InfraError: something of one is left.
+        """
+        while self._free:
+            await self._free.pop()[0].close()
+
+    def abandon(self) -> None:
+        """Let go of them, for who closes the broker next."""
+        while self._free:
+            self._free.pop()[0].abandon()

@@ -12,7 +12,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, Self
 
 from envs.sandbox.box import Keeper, Sandbox
@@ -71,11 +71,15 @@ class Sandboxes:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        """Raises:
+        InfraError: something of a sandbox is left.
+        """
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        with suppress(InfraError):
-            await self._graders.close()
+        self._graders.abandon()
+        while self._ready:
+            self._ready.pop().abandon()
         await self.broker.close()
 
     def record(self) -> dict[str, Any]:

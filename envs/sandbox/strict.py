@@ -15,6 +15,12 @@ from envs.sandbox.records import GraderError, PolicyError
 RESULT = 64 * 1024
 """Bytes of the largest result."""
 
+REASONS = ("syntax", "no_function", "raised", "no_number", "not_finite")
+"""Why a grader may say that it has no score, beside `memory`."""
+
+_DETAIL = 4000
+"""Characters of it that are kept."""
+
 _DIGITS = 400
 """Of the longest number."""
 
@@ -34,7 +40,8 @@ def score(data: bytes, low: float, high: float) -> float:
     if tree.keys() == {"error", "detail"} and isinstance(tree["error"], str) and isinstance(tree["detail"], str):
         if tree["error"] == "memory":
             raise PolicyError("memory", "the grader ran out of memory")
-        raise GraderError(tree["error"][:40], tree["detail"])
+        if tree["error"] in REASONS:
+            raise GraderError(tree["error"], tree["detail"][:_DETAIL])
     if tree.keys() != {"score"}:
         raise GraderError("bad_result", "the grader's result is not an object with a score alone")
     return _number(tree["score"], low, high)

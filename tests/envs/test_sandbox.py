@@ -6,11 +6,13 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import struct
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -32,9 +34,11 @@ from envs.sandbox import (
     strict,
 )
 from envs.sandbox.box import Keeper
-from envs.sandbox.client import Broker
+from envs.sandbox.client import Broker, lay_out
 from envs.sandbox.graders import Graders
-from envs.sandbox.inside import seccomp
+from envs.sandbox.inside import broker as broker_process
+from envs.sandbox.inside import seccomp, totals, wire
+from envs.sandbox.inside.layers import ALL
 from envs.sandbox.text import for_model, for_terminal
 
 SMALL = Limits(wall=5.0, memory=256 << 20, pids=32, disk=16 << 20, inodes=1000, output=4096)
@@ -327,7 +331,7 @@ def test_an_interpreter_that_sandboxes_can_not_run_is_refused() -> None:
         doctor.prepare("bwrap" if shutil.which("bwrap") else "unsafe", SandboxSettings(python="/nowhere/python"))
 
 
-@pytest.mark.parametrize("value", [0, -1, True, "1", float("nan")])
+@pytest.mark.parametrize("value", [0, -1, True, "1", float("nan"), float("inf")])
 def test_a_limit_is_a_number_more_than_nothing(value: object) -> None:
     with pytest.raises(ValueError, match="limit wall is a number more than 0"):
         Limits(wall=value)  # type: ignore[arg-type]
@@ -348,6 +352,7 @@ def test_a_limit_is_a_number_more_than_nothing(value: object) -> None:
         (b'{"score": true}', "no_number"),
         (b'{"score": 1.5}', "out_of_range"),
         (b'{"error": "raised", "detail": "x"}', "raised"),
+        (b'{"error": "infra", "detail": "x"}', "bad_result"),
         (b'{"error": "raised"}', "bad_result"),
         (b'{"error": 1, "detail": 2}', "bad_result"),
         (b"\xff", "bad_result"),
@@ -425,6 +430,68 @@ def test_a_long_output_keeps_head_and_tail() -> None:
 def test_a_terminal_sees_nothing_that_acts() -> None:
     assert for_terminal("plain é漢😀\n\t") == "plain é漢😀\n\t"
     assert for_terminal("\x1b[31m\r\u202e\x07\u200b") == "\\x1b[31m\\r\\u202e\\x07\\u200b"
+
+
+def test_an_answer_of_another_form_ends_the_sandbox() -> None:
+    """A keeper that was taken over can't make more of it than a lost sandbox."""
+
+    class Ended:
+        async def stop(self, slot: int) -> None: ...
+
+    async def scene(answer: dict[str, object]) -> None:
+        ours, theirs = wire.pair()
+        keeper = Keeper(Ended(), 1, ours, SMALL)  # type: ignore[arg-type]
+        wire.send(theirs, {"call": 1, **answer})
+        with theirs, pytest.raises(InfraError, match="a sandbox was ended"):
+            await Sandbox(keeper).exec(["true"])
+        assert keeper.closed
+
+    good = {"status": 0, "how": "ended", "reason": "", "cpu": 0.1, "peak": 1, "seconds": 0.1}
+    for change in (
+        {"status": "0"},
+        {"status": True},
+        {"status": 1 << 70},
+        {"how": "well"},
+        {"cpu": float("nan")},
+        {"peak": []},
+    ):
+        asyncio.run(scene({**good, **change}))
+
+
+@pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is not installed")
+def test_where_memory_runs_out_a_watcher_ends_every_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In this process, so that the machine can be made to look full."""
+    machine = doctor.prepare("bwrap", SandboxSettings())
+    runtime = lay_out(machine.python, machine.tmp)
+    ours, theirs = wire.pair()
+    orders = {"tier": "bwrap", "layers": sorted(ALL), "python": machine.python, "bwrap": machine.bwrap}
+    monkeypatch.setattr(totals, "parents", lambda: None)
+    broker = broker_process.Broker(theirs, {**orders, "readable": [], "runtime": runtime})
+    try:
+        answer, (control,) = broker.start({"kind": "episode", "limits": asdict(SMALL)})
+        keeper = socket.socket(fileno=control)
+        assert wire.receive(keeper)[0] is not None
+        pipe = os.pipe()
+        request = {"op": "exec", "argv": ["sleep", "9"], "env": {}, "cwd": ".", "wall": 9.0, "call": 1}
+        wire.send(keeper, request, [os.open("/dev/null", os.O_RDONLY), pipe[1], pipe[1]])
+        for share, kills in ((0.5, 0), (0.01, 1)):
+            monkeypatch.setattr(totals, "spare", lambda share=share: share)
+            time.sleep(0.3)
+            broker.watch()
+            assert broker.slots[answer["slot"]].kills()["memory"] == kills
+        ended, _ = wire.receive(keeper)
+        assert ended is not None and ended["status"] == -signal.SIGKILL
+        keeper.close()
+    finally:
+        assert broker.close()
+        for end in (ours, theirs):
+            end.close()
+
+
+def test_what_is_spare_is_a_share() -> None:
+    assert 0 < totals.spare() <= 1
 
 
 def test_sandboxes_load_no_training_stack() -> None:

@@ -11,6 +11,7 @@ import select
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -158,19 +159,23 @@ class Broker:
             slot.over_disk += 1
             slot.kill(members)
 
-    def close(self) -> None:
-        """End everything, leave nothing."""
+    def close(self) -> bool:
+        """End everything, leave nothing; whether that went well."""
+        well = True
         for slot in self.slots.values():
-            with suppress(OSError, RuntimeError):
+            try:
                 slot.end()
                 slot.clean()
+            except OSError:
+                well = False
         for pid in self.cleaners:
-            with suppress(OSError):
-                os.waitpid(pid, 0)
+            with suppress(ChildProcessError):
+                well = os.waitpid(pid, 0)[1] == 0 and well
         for path in (self._parents or {}).values():
             with suppress(OSError):
                 path.rmdir()
         shutil.rmtree(self.runtime, ignore_errors=True)
+        return well
 
 
 def _dead(pid: int) -> bool:
@@ -180,8 +185,8 @@ def _dead(pid: int) -> bool:
         return True
 
 
-def serve(client: socket.socket, parent: int) -> None:
-    """Do the client's bidding until it is gone."""
+def serve(client: socket.socket, parent: int) -> bool:
+    """Do the client's bidding until it is gone; whether nothing was left then."""
     lease = os.pidfd_open(parent)
     wake, tail = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(tail, warn_on_full_buffer=False)
@@ -192,30 +197,29 @@ def serve(client: socket.socket, parent: int) -> None:
     kernel.adopt_orphans()
     orders, _ = wire.receive(client)
     if orders is None:
-        return
+        return True
     broker = Broker(client, orders)
     try:
         wire.send(client, {"ready": True, "counted": broker._parents is not None})
         watched = [client.fileno(), wake, *([lease] if "lease" in broker.layers else [])]
-        while not ended:
-            ready = select.select(watched, [], [], _TICK if broker.slots else None)[0]
-            if lease in ready:
-                return
+        while not ended and lease not in (ready := select.select(watched, [], [], _TICK if broker.slots else None)[0]):
             if wake in ready:
                 with suppress(BlockingIOError):
                     os.read(wake, 4096)
             if client.fileno() in ready:
                 message, _ = wire.receive(client)
                 if message is None:
-                    return
+                    break
                 broker.answer(message)
             broker.bury()
             broker.watch()
     except (BrokenPipeError, ConnectionResetError):
-        return
+        pass  # as good a sign as any that the client is gone
     finally:
-        broker.close()
+        well = broker.close()
+    return well
 
 
 def main(descriptor: int, parent: int) -> None:
-    serve(socket.socket(fileno=descriptor), parent)
+    """Exit status 1: something could not be removed."""
+    sys.exit(not serve(socket.socket(fileno=descriptor), parent))

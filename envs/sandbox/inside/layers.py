@@ -53,6 +53,8 @@ def _limits(plan: Plan) -> None:
         resource.RLIMIT_NICE: 0,
         resource.RLIMIT_RTPRIO: 0,
     }
+    if plan.tier == "unsafe":
+        del values[resource.RLIMIT_NPROC]  # there it would count everything else that this user runs
     if plan.kind == "grader":
         values[resource.RLIMIT_AS] = limits.memory + (1 << 30)
     for name, value in values.items():
