@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import os
+import platform
 import secrets
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +27,7 @@ from envs.sandbox.box import Keeper
 from envs.sandbox.client import Broker
 from envs.sandbox.doctor import prepare
 from envs.sandbox.graders import Graders
-from envs.sandbox.inside import totals
+from envs.sandbox.inside import kernel, totals
 from envs.sandbox.inside.layers import ALL
 from envs.sandbox.inside.slots import FIRST_UID, LAST_UID
 
@@ -209,16 +212,17 @@ class Ground:
             result = await box.sh("echo fine")
             assert result.stdout == b"fine\n", result
 
+    async def outside(self, box: Ground.Box) -> list[int]:
+        """A process that runs in a sandbox, as this machine sees it."""
+        marker = f"{600 + secrets.randbelow(10**9) / 10**9:.9f}"
+        await box.sh(f"(setsid sleep {marker} >/dev/null 2>&1 &) ; sleep 0.1")
+        found = running(marker)
+        assert found, "nothing runs in the sandbox"
+        return found
+
     async def users_outside(self, box: Ground.Box) -> set[int]:
         """Who a sandbox's processes are, as this machine sees them."""
-        marker = f"{600 + secrets.randbelow(10**9) / 10**9:.9f}"
-        await box.sh(f"(setsid sleep {marker} >/dev/null 2>&1 &)")
-        found: set[int] = set()
-        for pid in totals.processes():
-            with contextlib.suppress(OSError):
-                if marker.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
-                    found |= _users(pid)
-        return found
+        return {user for pid in await self.outside(box) for user in _users(pid)}
 
     def _residue(self) -> dict[str, Any]:
         """What is left of sandboxes on this machine, and what the broker and this process hold."""
@@ -286,6 +290,24 @@ def stopped(result: Result) -> None:
     assert b"stopped" in result.stderr and b"Traceback" not in result.stderr, result
 
 
+def running(marker: str) -> list[int]:
+    """The processes that have this word in their command line."""
+    found = []
+    for pid in totals.processes():
+        with contextlib.suppress(OSError):
+            if marker.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                found.append(pid)
+    return found
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def _users(pid: int) -> set[int]:
     try:
         line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("Uid:"))
@@ -305,16 +327,34 @@ def _files_of_slots() -> list[str]:
     return found
 
 
-def tiers() -> Iterator[Any]:
+def tiers() -> list[Any]:
     """What can be attacked here; the rest with the reason why not."""
-    root = os.geteuid() == 0
-    linux = sys.platform == "linux"
-    reasons = {
-        "bwrap": None
-        if linux and shutil.which("bwrap")
-        else "bubblewrap is not installed (apt-get install bubblewrap)",
-        "landlock": None if linux and root else "needs root, to run code as another user",
-        "container": None if linux and root else "needs root, to make a container of",
-    }
-    for name, reason in reasons.items():
-        yield pytest.param(name, marks=[pytest.mark.skip(reason=reason)] if reason else [])
+    return [
+        pytest.param(name, marks=[pytest.mark.skip(reason=reason)] if (reason := missing(name)) else [])
+        for name in ("bwrap", "landlock", "container")
+    ]
+
+
+@functools.cache
+def missing(tier: str) -> str | None:
+    """Why a tier can't run here."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return "sandboxes need Linux on x86_64"
+    if tier == "bwrap":
+        if not shutil.which("bwrap"):
+            return "bubblewrap is not installed (apt-get install bubblewrap)"
+        return _fails("bwrap", "--unshare-user", "--ro-bind", "/", "/", "true", uid=FIRST_UID)
+    if os.geteuid() != 0:
+        return "needs root, to run code as another user"
+    if kernel.landlock_abi() < 1:
+        return "this kernel offers no Landlock"
+    return _fails("true", uid=FIRST_UID) if tier == "landlock" else _fails(*CONTAINER, "true")
+
+
+def _fails(*command: str, uid: int | None = None) -> str | None:
+    user: dict[str, Any] = {"user": uid, "group": uid, "extra_groups": []} if uid and os.geteuid() == 0 else {}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20, cwd="/", **user)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"{command[0]}: {error}"
+    return f"{command[0]}: {done.stderr.strip()[-200:]}" if done.returncode else None

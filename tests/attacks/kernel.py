@@ -200,7 +200,15 @@ async def proc_info(g: Ground) -> None:
         )
         pids, node = result.stdout.splitlines()
         assert len(eval(pids)) <= 3, result
-        assert node == b"sandbox"
+        assert node == b"sandbox", "the machine's name is seen"
+        code = """
+def groups():
+    if "localrft" not in open("/proc/self/cgroup").read(): raise OSError("no path")
+def session():
+    if os.getsid(1) != 0: raise OSError("a session of its own")
+worked(groups=groups, session=session)
+"""
+        stopped(await g.python(code))
     else:
         stopped(
             await g.python("worked(list=lambda: os.listdir('/proc'), cmdline=lambda: open('/proc/cmdline').read())")

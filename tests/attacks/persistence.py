@@ -3,22 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from pathlib import Path
 
 from attacks.catalogue import attack
-from attacks.ground import Ground, stopped
+from attacks.ground import Ground, running, stopped
 from envs.sandbox import Graded, InfraError, PolicyError
-from envs.sandbox.inside import totals
-
-
-def _running(marker: str) -> bool:
-    for pid in totals.processes():
-        try:
-            if marker.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
-                return True
-        except OSError:
-            continue
-    return False
 
 
 @attack(79)
@@ -66,13 +54,13 @@ async def daemon_left(g: Ground) -> None:
     marker = f"{600 + secrets.randbelow(10**9) / 10**9:.9f}"
     async with g.box() as box:
         await box.sh(f"(setsid nohup sleep {marker} >/dev/null 2>&1 &) ; (sleep {marker} &) >/dev/null 2>&1")
-        assert _running(marker), "nothing was left to begin with"
-    assert not _running(marker), "a daemon outlived its episode"
+        assert running(marker), "nothing was left to begin with"
+    assert not running(marker), "a daemon outlived its episode"
     source = "import os\ndef grade(s, i):\n for _ in range(3):\n  if os.fork() == 0:\n   os.setsid()\n"
     source += f"   if os.fork() == 0: os.execv('/usr/bin/sleep', ['sleep', '{marker}'])\n   os._exit(0)\n return 1.0"
     outcome = await g.grade(source)
     assert isinstance(outcome, Graded), outcome
-    assert not _running(marker), "a daemon outlived its grader call"
+    assert not running(marker), "a daemon outlived its grader call"
 
 
 @attack(83)
@@ -97,6 +85,7 @@ print("done")
 async def sibling_snoop(g: Ground) -> None:
     async with g.box() as one, g.box() as other:
         await one.write("secret", g.prey.secret)
+        assert (await one.sh("touch made; stat -c %a made")).stdout == b"600\n", "others may read what is made"
         serve = """
 import socket, time
 s = socket.create_server(("127.0.0.1", 45454))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 
 import pytest
 
 from attacks.catalogue import attack
-from attacks.ground import MIB, SMALL, Ground, stopped
+from attacks.ground import MIB, SMALL, Ground, alive, stopped
 from envs.sandbox import Graded, PolicyError
 
 
@@ -189,6 +190,10 @@ async def ignore_sigterm(g: Ground) -> None:
     )
     result = await g.python(deaf + "time.sleep(60)", wall=0.5)
     assert result.ended == "timeout" and result.seconds < 1.5, result
+    async with g.box() as box:
+        detached = await g.outside(box)
+        assert (await box.sh("sleep 60", wall=0.3)).ended == "timeout"
+        assert not [pid for pid in detached if alive(pid)], "a detached process outlived the command's time"
     outcome = await g.grade(f"{deaf}def grade(s, i): time.sleep(60)")
     assert isinstance(outcome, PolicyError) and outcome.kind == "timeout", outcome
 
@@ -247,12 +252,13 @@ def lock():
     if C.mlockall(3): raise OSError(ctypes.get_errno(), "mlockall")
 def adjust():
     fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY); os.write(fd, b"-1000")
-def spare(): 
-    if int(open("/proc/self/oom_score_adj").read()) == 1000: raise OSError("first to die")
 def limit():
     import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (1 << 20, 1 << 20))
-worked(nice=nice, fifo=fifo, lock=lock, adjust=adjust, spare=spare, limit=limit)
+worked(nice=nice, fifo=fifo, lock=lock, adjust=adjust, limit=limit)
 """
-    stopped(await g.python(code))
+    async with g.box() as box:
+        stopped(await box.python(code))
+        for pid in await g.outside(box):
+            assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "1000\n", "not the first to die"
     outcome = await g.grade("import os\ndef grade(s, i):\n os.nice(5)\n return 1.0")
     assert isinstance(outcome, Graded)

@@ -26,7 +26,7 @@ def test_all_attacks_are_here() -> None:
 
 
 @pytest.mark.parametrize("attack", attacks())
-@pytest.mark.parametrize("tier", list(tiers()))
+@pytest.mark.parametrize("tier", tiers())
 def test_an_attack_comes_to_nothing(tier: str, attack: Attack, ground: Callable[[str], Ground]) -> None:
     if attack.play is None:
         pytest.skip(attack.unexpressed)

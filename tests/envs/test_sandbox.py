@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from attacks.ground import missing, tiers
 from envs.errors import EnvLost, InputError, ToolError
 from envs.sandbox import (
     Graded,
@@ -42,10 +43,7 @@ from envs.sandbox.inside.layers import ALL
 from envs.sandbox.text import for_model, for_terminal
 
 SMALL = Limits(wall=5.0, memory=256 << 20, pids=32, disk=16 << 20, inodes=1000, output=4096)
-TIERS = [
-    pytest.param("bwrap", marks=pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is not installed")),
-    pytest.param("landlock", marks=pytest.mark.skipif(os.geteuid() != 0, reason="needs root")),
-]
+TIERS = [param for param in tiers() if param.values[0] != "container"]
 every_tier = pytest.mark.parametrize("tier", TIERS)
 
 Scene = Callable[[Broker], Awaitable[None]]
@@ -192,6 +190,27 @@ def test_a_closed_sandbox_is_gone(tier: str, play: Callable[[str, Scene], None])
 
 
 @every_tier
+def test_many_sandboxes_that_end_at_once_leave_nothing(tier: str, play: Callable[[str, Scene], None]) -> None:
+    async def scene(broker: Broker) -> None:
+        async def one(number: int) -> None:
+            async with opened(broker) as sandbox:
+                made = await sandbox.exec(
+                    ["/bin/sh", "-c", f"mkdir -p d/e; seq 200 | xargs touch; sleep {60 + number} &"]
+                )
+                assert made.ok
+
+        await asyncio.gather(*(one(number) for number in range(12)))
+        assert not list(Path(broker.runtime or "").glob("slot-*"))
+        for _ in range(100):
+            if not (left := totals.below(broker.pid, totals.processes())):
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError(f"processes {left} are left")
+
+    play(tier, scene)
+
+
+@every_tier
 def test_a_sandbox_ends_with_its_lifetime(tier: str, play: Callable[[str, Scene], None]) -> None:
     async def scene(broker: Broker) -> None:
         async with opened(broker, Limits(wall=5.0, lifetime=0.4)) as sandbox:
@@ -252,7 +271,7 @@ def test_when_the_broker_is_killed_that_is_the_machinerys_fault(tier: str) -> No
     asyncio.run(asyncio.wait_for(scene(), 60))
 
 
-@pytest.mark.skipif(not shutil.which("bwrap") and os.geteuid() != 0, reason="no tier can run here")
+@pytest.mark.skipif(bool(missing("bwrap") and missing("landlock")), reason="no tier can run here")
 def test_sandboxes_are_probed_used_and_recorded() -> None:
     async def scene() -> None:
         async with Sandboxes(tool=SMALL, standby=1) as sandboxes:
@@ -458,7 +477,7 @@ def test_an_answer_of_another_form_ends_the_sandbox() -> None:
         asyncio.run(scene({**good, **change}))
 
 
-@pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is not installed")
+@pytest.mark.skipif(missing("bwrap") is not None, reason=f"{missing('bwrap')}")
 def test_where_memory_runs_out_a_watcher_ends_every_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

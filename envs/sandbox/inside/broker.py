@@ -80,7 +80,7 @@ class Broker:
         if slot is None:
             return {"why": "gone", "kills": {}, "said": ""}, []
         answer = self.usage(message, slot)[0]
-        slot.end()
+        slot.end(self._children())
         if slot.directory:
             self.cleaners[slot.start_cleaning()] = slot, {**answer, "call": message["call"]}
             return None
@@ -92,6 +92,10 @@ class Broker:
         if slot is None:
             return {"why": "gone", "kills": {}, "said": ""}, []
         return {"why": slot.why, "kills": slot.kills(), "said": slot.said()}, []
+
+    def _children(self) -> set[int]:
+        """Processes whose end is waited for."""
+        return {*self.cleaners, *(slot.pid for slot in self.slots.values())}
 
     def _give_back(self, slot: Slot) -> None:
         if self.root:
@@ -123,10 +127,11 @@ class Broker:
         for pid, (slot, answer) in list(self.cleaners.items()):
             if _dead(pid):
                 del self.cleaners[pid]
-                failed = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0
+                os.waitpid(pid, 0)
+                failed = slot.directory is not None and os.path.exists(slot.directory)
                 self._give_back(slot)
                 wire.send(self.client, answer | ({"error": "a sandbox's files could not be removed"} if failed else {}))
-        bury_strangers({*self.cleaners, *(slot.pid for slot in self.slots.values())})
+        bury_strangers(self._children())
 
     def watch(self) -> None:
         """Kill what goes over its memory, its disk or its time."""
@@ -164,7 +169,7 @@ class Broker:
         well = True
         for slot in self.slots.values():
             try:
-                slot.end()
+                slot.end(self._children())
                 slot.clean()
             except OSError:
                 well = False

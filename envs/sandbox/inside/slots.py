@@ -101,8 +101,11 @@ class Slot:
         if self.plan.tier == "landlock" and "uid" in self.plan.layers:
             keeper.kill_user(self.plan.uid)
 
-    def end(self) -> None:
+    def end(self, children: set[int]) -> None:
         """Kill all of it and bury it; its directory is left for `clean`.
+
+        Args:
+            children: processes that others will wait for.
 
         Raises:
             OSError: something of it is still there.
@@ -122,9 +125,9 @@ class Slot:
             os.waitpid(self.pid, 0)
         os.close(self.words)
         if self.plan.tier == "landlock" and "uid" in self.plan.layers:
-            self._kill_user(deadline)
+            self._kill_user(deadline, children)
         if self.cgroup:
-            self._empty_cgroup(deadline)
+            self._empty_cgroup(deadline, children)
             self.cgroup.remove()
 
     def clean(self) -> None:
@@ -153,7 +156,7 @@ class Slot:
             members = members[:1]
         return [*members, self.pid]
 
-    def _kill_user(self, deadline: float) -> None:
+    def _kill_user(self, deadline: float, children: set[int]) -> None:
         """With the keeper dead, nobody starts anything new for this user."""
         while True:
             keeper.kill_user(self.plan.uid)
@@ -161,17 +164,17 @@ class Slot:
                 return
             if time.monotonic() > deadline:
                 raise OSError("a process of the sandbox would not die")
-            bury_strangers({self.pid})
+            bury_strangers(children)
             time.sleep(0.002)
 
-    def _empty_cgroup(self, deadline: float) -> None:
+    def _empty_cgroup(self, deadline: float, children: set[int]) -> None:
         while self.cgroup and (left := self.cgroup.processes()):
             if time.monotonic() > deadline:
                 raise OSError(f"processes {left} of the sandbox would not die")
             for pid in left:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            bury_strangers({self.pid})
+            bury_strangers(children)
             time.sleep(0.002)
 
 
@@ -232,10 +235,13 @@ def _become_keeper(
     os.execvpe(command[0], command, dict(os.environ))
 
 
-def bury_strangers(keepers: set[int]) -> None:
-    """Reap adopted children: what a keeper, or the bubblewrap above it, leaves when it is killed first."""
+def bury_strangers(children: set[int]) -> None:
+    """Reap adopted processes, but not those that somebody waits for.
+
+    They are what a keeper, or the bubblewrap above it, leaves when it is killed first.
+    """
     with suppress(OSError), open(f"/proc/self/task/{os.getpid()}/children") as file:
-        for child in set(map(int, file.read().split())) - keepers:
+        for child in set(map(int, file.read().split())) - children:
             with suppress(ChildProcessError):
                 os.waitpid(child, os.WNOHANG)
 
