@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
+import asyncio
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from envs.sandbox import Findings, SandboxSettings
+from envs.sandbox.doctor import look
+from envs.sandbox.inside.kernel import landlock_abi
 from rl.machine import cores, gpus, installed, memory, output
 
 Verdict = Literal["ok", "warn", "missing"]
@@ -48,7 +51,7 @@ class Check:
 
 
 def examine() -> list[Check]:
-    """Look at everything. Takes about a second and loads no model and no torch."""
+    """Look at everything. Takes a few seconds, most of them for sandboxes, and loads no model and no torch."""
     packages = [_package(name, installed(name), tested) for name, tested in TESTED.items() if name != "vllm"]
     return [
         _python(),
@@ -58,7 +61,8 @@ def examine() -> list[Check]:
         *packages,
         _engines(installed("vllm")),
         _bubblewrap(output("bwrap", "--version")),
-        _landlock(landlock_abi()),
+        _landlock(landlock_abi() or None),
+        *_sandboxes(),
         _disk(Path.cwd()),
     ]
 
@@ -158,17 +162,43 @@ def _disk(path: Path) -> Check:
     return Check(name="disk", verdict="warn" if little else "ok", detail=f"{_gib(free)} free at {path}", remedy=remedy)
 
 
-def landlock_abi() -> int | None:
-    """Which Landlock ABI the kernel offers, None where it has none. Restricts nothing.
+def _sandboxes() -> list[Check]:
+    """Start sandboxes and try whether they hold."""
 
-    Source: landlock_create_ruleset(2); the number is the same on every architecture.
-    """
-    if platform.system() != "Linux":
-        return None
-    create_ruleset, ask_version = 444, 1
-    syscall: Callable[..., int] = ctypes.CDLL(None).syscall
-    abi = syscall(create_ruleset, None, ctypes.c_size_t(0), ask_version)
-    return abi if abi > 0 else None
+    async def tried() -> Findings:
+        findings, broker = await look(SandboxSettings())
+        if broker is not None:
+            await broker.close()
+        return findings
+
+    return _judged(asyncio.run(tried()))
+
+
+def _judged(findings: Findings) -> list[Check]:
+    """The tier, and each property that was probed."""
+    passed_over = "; ".join(f"{tier}: {reason}" for tier, reason in findings.refused.items())
+    if findings.tier is None:
+        tier = Check(
+            name="sandbox",
+            verdict="warn",
+            detail=f"none holds here ({passed_over})",
+            remedy=f"environments that run code refuse to start. {findings.remedy}",
+        )
+    else:
+        versions = ", ".join(f"{name} {version}" for name, version in findings.versions.items())
+        detail = f"tier {findings.tier} ({versions})" + (f"; not {passed_over}" if passed_over else "")
+        tier = Check(name="sandbox", verdict="ok", detail=detail)
+    unmet = "no sandbox of this tier is given out"
+    properties = [
+        Check(
+            name=verdict.name,
+            verdict="ok" if verdict.holds else "warn",
+            detail=verdict.detail,
+            remedy="" if verdict.holds else unmet,
+        )
+        for verdict in findings.verdicts
+    ]
+    return [tier, *properties]
 
 
 def _gib(size: int) -> str:

@@ -38,11 +38,14 @@ HEAVY_FILES = (
 """The only files that may load a training stack when they are imported, by themselves or through one another."""
 CATCHES_ALL = {
     "envs/environment.py": 1,
+    "envs/sandbox/inside/calls.py": 1,
+    "envs/sandbox/inside/keeper.py": 1,
+    "envs/sandbox/inside/slots.py": 1,
     "envs/threads.py": 1,
     "rewards/graders/child.py": 1,
     "rl/engines/vllm.py": 1,
 }
-"""How often a file may catch everything: where code of others is called."""
+"""How often a file may catch everything: where code of others is called, or a fork must not return."""
 FILE_LINES, FUNCTION_LINES = 400, 60
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from envs.sandbox import Findings, Verdict
 from rl import doctor
 from rl.doctor import Check, examine
 from rl.report import checks as table
@@ -30,7 +31,7 @@ def test_a_machine_is_looked_at_without_loading_torch() -> None:
 def test_every_check_has_a_name_of_its_own_and_a_remedy_unless_all_is_well() -> None:
     found = examine()
     assert len({check.name for check in found}) == len(found)
-    assert {"python", "CPU", "memory", "GPU", "torch", "vllm", "bubblewrap", "landlock", "disk"} <= {
+    assert {"python", "CPU", "memory", "GPU", "torch", "vllm", "bubblewrap", "landlock", "disk", "sandbox"} <= {
         check.name for check in found
     }
     assert all(bool(check.remedy) == (check.verdict != "ok") for check in found)
@@ -63,6 +64,24 @@ def test_each_finding_is_judged(check: Check, verdict: str, words: str) -> None:
     assert check.verdict == verdict
     assert words in check.detail
     assert bool(check.remedy) == (verdict != "ok")
+
+
+def test_a_sandbox_that_holds_is_named_with_every_property() -> None:
+    verdicts = (Verdict(name="no_network", holds=True, detail="nothing that was tried is possible"),)
+    findings = Findings(tier="landlock", verdicts=verdicts, refused={"bwrap": "bubblewrap is not installed"})
+    tier, network = doctor._judged(findings)
+    assert tier.verdict == network.verdict == "ok" and not tier.remedy
+    assert tier.detail.startswith("tier landlock") and "not bwrap: bubblewrap is not installed" in tier.detail
+    assert network.name == "no_network"
+
+
+def test_where_no_sandbox_holds_the_remedy_says_what_to_install() -> None:
+    verdicts = (Verdict(name="kill_all", holds=False, detail="a detached process outlived its sandbox"),)
+    refused = {"bwrap": "bubblewrap is not installed", "landlock": "does not hold: kill_all"}
+    findings = Findings(tier=None, verdicts=verdicts, refused=refused, remedy="Install bubblewrap")
+    tier, kill = doctor._judged(findings)
+    assert tier.verdict == kill.verdict == "warn" and kill.remedy
+    assert "kill_all" in tier.detail and "Install bubblewrap" in tier.remedy
 
 
 def test_without_vllm_transformers_serves_and_without_both_nothing_does(monkeypatch: pytest.MonkeyPatch) -> None:
