@@ -229,6 +229,8 @@ def test_graders_side_by_side_keep_their_hashes_apart(played):
         ({"file": "none.json"}, r"none\.json: can't be read"),
         ({"grader": EQ, "settings": {"rendr": 1}}, "unknown setting"),
         ({"grader": EQ, "judge": {}}, "judge: base_url: Field required"),
+        ({"grader": EQ, "judge": {"base_url": "http://x"}}, "judge would have no effect: the grader asks no model"),
+        ({"grader": EQ, "unsafe_python": "why"}, "unsafe_python would have no effect: there is no python grader"),
         ({"grader": {"type": "python", "source": "def grade(s, i): return 1"}}, "unsafe_python with the reason"),
     ],
 )
