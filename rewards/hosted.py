@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from envs.errors import InputError
 from rewards.score import Reward
+
+if TYPE_CHECKING:
+    from rewards.graders.judge import JudgeConfig
+    from rewards.graders.run import Services
+    from rewards.graders.spec import Spec
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +38,7 @@ def grader(
     Raises:
         InputError: neither or both of file and grader, or something in them that can't be used.
     """
-    from rewards.graders import Grader, Judge, JudgeConfig, Services, Settings, UnsafeSubprocess, load, parse
+    from rewards.graders import Grader, JudgeConfig, Settings, load, parse
 
     if file is not None and grader is None:
         tree = load(file)
@@ -41,10 +46,27 @@ def grader(
         tree = parse(grader)
     else:
         raise InputError("a grader is a file or the JSON itself: give one of the options 'file' and 'grader'")
+    config = None if judge is None else JudgeConfig.read(judge)
+    services = services_of(tree, judge=config, unsafe_python=unsafe_python)
     if unsafe_python is not None:
         log.warning("python graders run without a sandbox, because: %s", unsafe_python)
-    services = Services(
-        pool=None if unsafe_python is None else UnsafeSubprocess(unsafe_python),
-        judge=None if judge is None else Judge(JudgeConfig.read(judge)),
-    )
     return Grader(tree, settings=Settings.read(settings), services=services)
+
+
+def services_of(tree: Spec, *, judge: JudgeConfig | None, unsafe_python: str | None) -> Services:
+    """What a grader needs beside its JSON, of what was said about it.
+
+    Raises:
+        InputError: something was said that would have no effect on this grader.
+    """
+    from rewards.graders import Judge, Services, UnsafeSubprocess, spec
+
+    parts = [part for _, part in spec.walk(tree)]
+    if judge is not None and not any(isinstance(part, spec.Judged) for part in parts):
+        raise InputError("judge would have no effect: the grader asks no model; remove it")
+    if unsafe_python is not None and not any(isinstance(part, spec.Python) for part in parts):
+        raise InputError("unsafe_python would have no effect: there is no python grader; remove it")
+    return Services(
+        pool=None if unsafe_python is None else UnsafeSubprocess(unsafe_python),
+        judge=None if judge is None else Judge(judge),
+    )

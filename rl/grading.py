@@ -15,8 +15,9 @@ import yaml
 from rich.console import Console
 
 from envs.errors import InputError
-from rewards.graders import Grade, Grader, Judge, JudgeConfig, Services, Settings, UnsafeSubprocess, parse, rows, spec
+from rewards.graders import Grade, Grader, JudgeConfig, Settings, parse, rows, spec
 from rewards.graders.sample import Sample, of_json, of_text
+from rewards.hosted import services_of
 from rl.watch import Screen
 
 PASSED, FAILED = 0, 1
@@ -64,11 +65,9 @@ def open_grader(arguments: argparse.Namespace, errors: Console) -> Grader:
     reason, judge = arguments.unsafe_python, arguments.judge
     if reason is not None:
         errors.print(f"python graders run without a sandbox, because: {reason}", style="yellow", highlight=False)
-    services = Services(
-        pool=None if reason is None else UnsafeSubprocess(reason),
-        judge=None if judge is None else Judge(read_judge(judge)),
-    )
-    return Grader(spec.load(arguments.grader), settings=Settings.read(arguments.settings), services=services)
+    tree = spec.load(arguments.grader)
+    services = services_of(tree, judge=None if judge is None else read_judge(judge), unsafe_python=reason)
+    return Grader(tree, settings=Settings.read(arguments.settings), services=services)
 
 
 def read_judge(value: str) -> JudgeConfig:
@@ -142,6 +141,8 @@ def _score(arguments: argparse.Namespace) -> int:
         lines = ({"where": row.where} | grade.response() for row, grade in zip(data, grades, strict=True))
         arguments.out.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     found = summary(grades)
+    if grader.services.judge is not None:
+        found["money"] = grader.services.judge.money
     if arguments.json:
         print(json.dumps(found, indent=1))
     else:

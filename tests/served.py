@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +14,10 @@ Answer = Callable[[dict[str, Any]], tuple[int, Any]]
 
 class _Http(ThreadingHTTPServer):
     request_queue_size = 128  # with the usual 5, connections that come all at once are lost and time out
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # a client that gave up waiting is no error
+            super().handle_error(request, client_address)
 
 
 class Server:

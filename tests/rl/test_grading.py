@@ -102,6 +102,8 @@ def test_settings_are_read(files: Path, capsys: pytest.CaptureFixture[str]) -> N
         ("run grader.json --sample four.txt --item rows.jsonl", "rows.jsonl: not JSON"),
         ("run grader.json --sample four.txt --judge none.yaml", "--judge none.yaml: neither a URL nor a file"),
         ("run grader.json --sample four.txt --judge four.txt", "four.txt: expected an object with base_url"),
+        ("run grader.json --sample four.txt --unsafe-python mine", "unsafe_python would have no effect"),
+        ("run grader.json --sample four.txt --judge http://x/v1", "judge would have no effect"),
         ("validate four.txt.json", "can't be read"),
         ("score grader.json --data none.jsonl", "none.jsonl: "),
         ("score grader.json --data item.json", "item.json, line 1: unknown field 'answer'"),
@@ -202,3 +204,29 @@ def test_numbers_that_make_no_sense_are_refused(option: str, capsys: pytest.Capt
         main([*bench, *option.split()])
     assert ended.value.code == 2
     assert f"argument {option.split()[0]}: expected a whole number of at least" in capsys.readouterr().err
+
+
+def test_a_judge_is_named_by_url_or_by_file_and_its_money_is_counted(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = [{"role": "user", "content": "Is {{ sample.output_text }} right?"}]
+    (files / "judge.json").write_text(json.dumps({"type": "score_model", "model": "o3", "input": message}))
+    server = Server()
+    answer = {"role": "assistant", "content": '{"steps": [], "result": 0.5}'}
+    choice = {"index": 0, "message": answer, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}
+    body = {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
+    try:
+        server.answer = lambda request: (200, body)
+        score = ["grade", "score", "judge.json", "--data", "rows.jsonl", "--json"]
+        assert main([*score, "--judge", server.url]) == 0
+        assert printed(capsys)["money"] == 0.0
+        prices = {"local": {"input": 1, "output": 10}}
+        config = {"base_url": server.url, "models": {"o3": "local"}, "prices": prices}
+        (files / "at.yaml").write_text(json.dumps(config))
+        assert main([*score, "--judge", "at.yaml"]) == 0
+        found = printed(capsys)
+        assert (found["reward_mean"], found["tokens"]["total_tokens"]) == (0.5, 3300)
+        assert found["money"] == pytest.approx(3 * (1000 * 1 + 100 * 10) / 1e6)
+    finally:
+        server.close()

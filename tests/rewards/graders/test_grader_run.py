@@ -7,7 +7,7 @@ import pytest
 from openai.types.fine_tuning.alpha import GraderRunResponse
 
 from envs import InputError, Stop
-from rewards import Score, build, weighted
+from rewards import Score, build, gated, weighted, whole
 from rewards.graders import Grader, Settings, parse, sample
 from rewards.graders.errors import DETAILS, FLAGS
 
@@ -219,6 +219,8 @@ def test_graders_side_by_side_keep_their_hashes_apart(played):
     both = weighted({"x": (a, 1.0), "y": (weighted({"p": (a, 1.0), "q": (b, 1.0)}), 1.0)})
     score = asyncio.run(both(played("4", item={"a": "4"})))
     assert score.graders == {"x": a.hash, "y.p": a.hash, "y.q": b.hash}
+    score = asyncio.run(gated(first=a, then=whole(b))(played("4", item={"a": "4"})))
+    assert score.graders == {"first": a.hash, "then": b.hash}
 
 
 @pytest.mark.parametrize(
@@ -229,6 +231,8 @@ def test_graders_side_by_side_keep_their_hashes_apart(played):
         ({"file": "none.json"}, r"none\.json: can't be read"),
         ({"grader": EQ, "settings": {"rendr": 1}}, "unknown setting"),
         ({"grader": EQ, "judge": {}}, "judge: base_url: Field required"),
+        ({"grader": EQ, "judge": {"base_url": "http://x"}}, "judge would have no effect: the grader asks no model"),
+        ({"grader": EQ, "unsafe_python": "why"}, "unsafe_python would have no effect: there is no python grader"),
         ({"grader": {"type": "python", "source": "def grade(s, i): return 1"}}, "unsafe_python with the reason"),
     ],
 )

@@ -5,6 +5,9 @@ import math
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from nltk.translate.gleu_score import sentence_gleu
 from rapidfuzz import fuzz
@@ -146,3 +149,18 @@ def test_a_long_comparison_does_not_hold_up_the_others(grade):
     ticks, reward = asyncio.run(both())
     assert reward == 1.0
     assert ticks > 3
+
+
+@given(st.text(max_size=40), st.text(max_size=40), st.sampled_from(["whitespace", "treebank", "wordpunct"]))
+@hypothesis_settings(max_examples=300)
+def test_no_text_whatever_breaks_a_metric(said, wanted, tokens):
+    settings = Settings(meteor_synonyms="none", tokens=tokens, rouge_stemmer=True)
+    for name in [*NAMES, "meteor"]:
+        assert 0 <= metric(name, settings)(said, wanted) <= 1, name
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join))
+def test_a_text_is_most_alike_to_itself(text):
+    for name in ["fuzzy_match", "bleu", "gleu", "rouge_1", "rouge_l"]:
+        measure = metric(name, Settings())
+        assert all(measure(other, text) <= measure(text, text) + 1e-9 for other, _ in texts(5, seed=len(text))), name
