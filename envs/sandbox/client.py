@@ -106,11 +106,16 @@ class Broker:
             environment = dict(ENVIRONMENT)
             if "environment" not in self.machine.layers:
                 environment |= os.environ
-            self._process = subprocess.Popen(
-                [*PREFIX, self.machine.python, "-s", "-c", code],
-                env=environment, cwd="/", pass_fds=[descriptor], start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            )  # fmt: skip
+            try:
+                self._process = subprocess.Popen(
+                    [*PREFIX, self.machine.python, "-s", "-c", code],
+                    env=environment, cwd="/", pass_fds=[descriptor], start_new_session=True,
+                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                )  # fmt: skip
+            except OSError as error:
+                ours.close()
+                shutil.rmtree(self.runtime, ignore_errors=True)
+                raise InfraError(f"the sandbox broker could not be started: {error}") from error
         self._link = Link(ours)
         machine = self.machine
         orders = {"tier": machine.tier, "layers": sorted(machine.layers), "python": machine.python}
@@ -195,6 +200,10 @@ class Broker:
     async def usage(self, slot: int) -> dict[str, Any]:
         """Why a sandbox ended, how often it was over a limit, and its last words."""
         return (await self._ask("usage", slot=slot))[0]
+
+    async def renew(self, slot: int) -> None:
+        """Let a sandbox's lifetime begin now."""
+        await self._ask("renew", slot=slot)
 
     async def stop(self, slot: int) -> dict[str, Any]:
         """End a sandbox and remove what it left.

@@ -131,6 +131,7 @@ class Sandboxes:
                 keeper = self._ready.pop(0)
                 self._start(self._refill())
                 if not self.broker.ended(keeper.slot):
+                    await self.broker.renew(keeper.slot)
                     return keeper
                 await keeper.close()
         return await Keeper.open(self.broker, "episode", limits or self.tool)

@@ -256,6 +256,9 @@ async def fresh_state(broker: Broker) -> tuple[bool, str]:
     return True, "every sandbox and every grader call starts afresh"
 
 
+_TRIES = 2
+"""A machine that is busy may keep a probe from being made."""
+
 Probe = Callable[[Broker], Awaitable[tuple[bool, str]]]
 
 PROBES: dict[str, Probe] = {
@@ -265,18 +268,21 @@ PROBES: dict[str, Probe] = {
 
 
 async def examine(broker: Broker) -> list[Verdict]:
-    """Try out every property; one that can't be tried does not hold.
+    """Try out every property. One that can't be tried, twice, does not hold; one seen broken is not tried again.
 
     Raises:
         InfraError: the broker is gone.
     """
 
     async def verdict(name: str, probe: Probe) -> Verdict:
-        try:
-            async with asyncio.timeout(60):
-                holds, detail = await probe(broker)
-        except (EnvLost, PolicyError, OSError, ValueError, TimeoutError) as error:
-            holds, detail = False, f"could not be tried: {error or 'it took too long'}"
+        holds, detail = False, ""
+        for _ in range(_TRIES):
+            try:
+                async with asyncio.timeout(60):
+                    holds, detail = await probe(broker)
+                break
+            except (EnvLost, PolicyError, OSError, ValueError, TimeoutError) as error:
+                detail = f"could not be tried: {error or 'it took too long'}"
         return Verdict(name=name, holds=holds, detail=detail)
 
     return await asyncio.gather(*(verdict(name, probe) for name, probe in PROBES.items()))

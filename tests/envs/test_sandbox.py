@@ -222,6 +222,35 @@ def test_a_sandbox_ends_with_its_lifetime(tier: str, play: Callable[[str, Scene]
 
 
 @every_tier
+def test_a_sandbox_lives_from_when_it_is_given_out(tier: str, play: Callable[[str, Scene], None]) -> None:
+    async def scene(broker: Broker) -> None:
+        async with opened(broker, Limits(wall=5.0, lifetime=1.0)) as sandbox:
+            await asyncio.sleep(0.6)
+            await broker.renew(sandbox._keeper.slot)
+            assert (await sandbox.exec(["sleep", "0.6"])).ok
+
+    play(tier, scene)
+
+
+@every_tier
+def test_a_sandbox_that_can_not_be_started_leaves_nothing(tier: str, play: Callable[[str, Scene], None]) -> None:
+    async def scene(broker: Broker) -> None:
+        before = len(os.listdir(f"/proc/{broker.pid}/fd"))
+        for _ in range(3):
+            with pytest.raises(InfraError, match="limit wall"):
+                await broker._ask("start", kind="episode", limits={"wall": -1})
+            with pytest.raises(InfraError, match=r"(?s)a sandbox did not start: .*nonsense"):
+                await Keeper.open(broker, "nonsense", SMALL)
+        for _ in range(100):
+            if not totals.below(broker.pid, totals.processes()):
+                break
+            await asyncio.sleep(0.02)
+        assert len(os.listdir(f"/proc/{broker.pid}/fd")) <= before
+
+    play(tier, scene)
+
+
+@every_tier
 def test_a_grader_call_says_whose_fault_it_was(tier: str, play: Callable[[str, Scene], None]) -> None:
     graded: dict[str, tuple[type, str | float]] = {
         "def grade(s, i): return 0.25 if s['a'] == i['b'] else 0": (Graded, 0.25),

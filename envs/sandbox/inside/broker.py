@@ -52,15 +52,32 @@ class Broker:
         limits = Limits(**message["limits"])
         self._number += 1
         uid = self.uids.take() if self.root else os.getuid()
+        try:
+            return self._start(message["kind"], limits, uid)
+        except OSError:
+            if self.root:
+                self.uids.give_back(uid)
+            raise
+
+    def _start(self, kind: str, limits: Limits, uid: int) -> tuple[dict[str, Any], list[int]]:
         inside = self.tier == "bwrap"
         directory = None if inside else self._directory(uid)
         work, tmp = ("/work", "/tmp") if inside else (f"{directory}/work", f"{directory}/tmp")
         plan = Plan(
-            tier=self.tier, kind=message["kind"], layers=self.layers, limits=limits, uid=uid, workspace=work, tmp=tmp,
+            tier=self.tier, kind=kind, layers=self.layers, limits=limits, uid=uid, workspace=work, tmp=tmp,
             readable=self.readable, counted=self._parents is not None,
         )  # fmt: skip
-        cgroup = totals.Cgroup.make(self._parents, str(self._number), limits) if self._parents else None
-        slot, control = start(plan, (self.bwrap, self.python), self.runtime, cgroup, directory)
+        cgroup = None
+        try:
+            if self._parents:
+                cgroup = totals.Cgroup.make(self._parents, str(self._number), limits)
+            slot, control = start(plan, (self.bwrap, self.python), self.runtime, cgroup, directory)
+        except OSError:
+            if cgroup:
+                cgroup.remove()
+            if directory:
+                shutil.rmtree(directory, ignore_errors=True)
+            raise
         self.slots[self._number] = slot
         return {"slot": self._number}, [control]
 
@@ -97,13 +114,19 @@ class Broker:
         """Processes whose end is waited for."""
         return {*self.cleaners, *(slot.pid for slot in self.slots.values())}
 
+    def renew(self, message: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
+        """Let a sandbox's lifetime begin now."""
+        if (slot := self.slots.get(message["slot"])) is not None:
+            slot.born = time.monotonic()
+        return {}, []
+
     def _give_back(self, slot: Slot) -> None:
         if self.root:
             self.uids.give_back(slot.plan.uid)
 
     def answer(self, message: dict[str, Any]) -> None:
         """Do what the client asks and say how it went; a failure is the answer, not the end."""
-        verbs = {"start": self.start, "stop": self.stop, "usage": self.usage}
+        verbs = {"start": self.start, "renew": self.renew, "usage": self.usage, "stop": self.stop}
         descriptors: list[int] = []
         try:
             answered = verbs[message["op"]](message)

@@ -1,7 +1,7 @@
 """Which files foreign code may touch where there are no namespaces: landlock(7).
 
-MAP_SHARED and paths apart, what the kernel does not mediate at a given ABI is closed elsewhere: sockets by seccomp,
-other people's files and processes by the uid of the slot.
+What the kernel does not mediate at a given ABI is closed elsewhere: sockets and extended attributes by the system-call
+filter, other people's files and processes by the uid of the slot.
 """
 
 from __future__ import annotations

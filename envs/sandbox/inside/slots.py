@@ -221,6 +221,7 @@ def _become_keeper(
     if "descriptors" in plan.layers:
         os.closerange(len(high), os.sysconf("SC_OPEN_MAX"))
     if plan.tier != "bwrap":
+        os.dup(3)  # so that the other side sees the end only when the reason for it is written down
         keeper.main(3)
         os._exit(0)
     if "oom" in plan.layers:
