@@ -200,13 +200,22 @@ def start(
             signal.set_wakeup_fd(-1)
             _become_keeper(plan, programs, runtime, cgroup, theirs.fileno(), words)
         except BaseException as error:  # a fork of the broker must never go on as a second one
-            os.write(words, f"{error}".encode(errors="replace"))
+            _say(words, f"{type(error).__name__}: {error}")
         finally:
             os._exit(1)
     theirs.close()
     with suppress(BrokenPipeError):  # it is dead already; who waits for it will see, and read why
         wire.send(ours, plan.to_json())
     return Slot(plan=plan, pid=pid, words=words, cgroup=cgroup, directory=directory), ours.detach()
+
+
+def _say(words: int, text: str) -> None:
+    """Leave word of what went wrong, wherever the descriptor for it is by now."""
+    data = text.encode(errors="replace")
+    try:
+        os.write(words, data)
+    except OSError:  # moved to stderr already
+        os.write(2, data)
 
 
 def _become_keeper(
