@@ -258,10 +258,12 @@ class Ground:
 
     def close(self) -> None:
         broker = getattr(self, "broker", None)
-        if broker is not None:
-            self.runner.run(broker.close())
-        self.runner.close()
-        self.prey.close()
+        try:
+            if broker is not None:
+                self.runner.run(broker.close())
+        finally:
+            self.runner.close()
+            self.prey.close()
 
 
 PRELUDE = """
