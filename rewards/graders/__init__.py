@@ -5,6 +5,7 @@ from rewards.graders.formula import Formula, FormulaError, FormulaFault
 from rewards.graders.judge import Judge, JudgeConfig, JudgeError
 from rewards.graders.python import GraderPool, PoolError, Ran, UnsafeSubprocess
 from rewards.graders.run import Grade, Grader, Services
+from rewards.graders.sandboxed import SandboxPool
 from rewards.graders.settings import Settings
 from rewards.graders.spec import load, parse
 from rewards.graders.template import MissingVariable, Template
@@ -23,6 +24,7 @@ __all__ = [
     "MissingVariable",
     "PoolError",
     "Ran",
+    "SandboxPool",
     "Services",
     "Settings",
     "Template",

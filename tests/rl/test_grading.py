@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from attacks.ground import missing
 from rl.cli import CONFIGS, main
 from served import Server
 
@@ -71,9 +72,15 @@ def test_grading_that_failed_is_reward_0_with_its_error_and_exit_code_1(
     assert "invalid_variable_error: the variable 'item.answer'" in capsys.readouterr().out
 
 
-def test_python_needs_its_reason_which_is_said(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["grade", "run", "python.json", "--sample", "four.txt"]) == 2
-    assert "unsafe_python with the reason" in capsys.readouterr().err
+@pytest.mark.skipif(bool(missing("bwrap") and missing("landlock")), reason="no tier can run here")
+def test_python_runs_in_a_sandbox(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["grade", "run", "python.json", "--sample", "four.txt", "--json"]) == 0
+    assert printed(capsys)["reward"] == 0.25
+
+
+def test_python_without_a_sandbox_needs_its_reason_which_is_said(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["grade", "run", "python.json", "--sample", "four.txt", "--unsafe-python", "it is mine", "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["reward"] == 0.25

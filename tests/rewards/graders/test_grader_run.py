@@ -12,6 +12,7 @@ from rewards.graders import Grader, Settings, parse, sample
 from rewards.graders.errors import DETAILS, FLAGS
 
 EQ = {"type": "string_check", "input": "{{ sample.output_text }}", "reference": "{{ item.a }}", "operation": "eq"}
+PYTHON = {"type": "python", "source": "def grade(sample, item): return 1"}
 FUZZY = {"type": "text_similarity", "input": "{{ sample.output_text }}", "reference": "{{ item.a }}"}
 FUZZY["evaluation_metric"] = "fuzzy_match"
 CALLED = EQ | {"input": "{{ sample.output_tools[0].function.name }}", "reference": "look"}
@@ -232,8 +233,10 @@ def test_graders_side_by_side_keep_their_hashes_apart(played):
         ({"grader": EQ, "settings": {"rendr": 1}}, "unknown setting"),
         ({"grader": EQ, "judge": {}}, "judge: base_url: Field required"),
         ({"grader": EQ, "judge": {"base_url": "http://x"}}, "judge would have no effect: the grader asks no model"),
+        ({"grader": EQ, "sandbox": {}}, "sandbox would have no effect: no python grader runs in one"),
+        ({"grader": PYTHON, "sandbox": {"pyton": "x"}}, "sandbox: pyton: Extra inputs are not permitted"),
+        ({"grader": PYTHON, "sandbox": {"tier": "unsafe"}}, "say why code may run unprotected"),
         ({"grader": EQ, "unsafe_python": "why"}, "unsafe_python would have no effect: there is no python grader"),
-        ({"grader": {"type": "python", "source": "def grade(s, i): return 1"}}, "unsafe_python with the reason"),
     ],
 )
 def test_a_config_whose_grader_can_not_be_is_refused(spec, said):
