@@ -14,8 +14,9 @@ from rl import tiny  # noqa: E402
 from rl.ranks import LAUNCHED, device  # noqa: E402
 from runs import IN_PROCESS, Process, config, places, shared_memory  # noqa: E402
 
-# `accelerate launch` starts one process on a machine without accelerators, whatever --num_processes says.
-TWO = ("-m", "torch.distributed.run", "--nproc_per_node", "2")
+# Without --multi_gpu it starts one process on a machine that has no accelerators; with it, as many as it is told.
+ACCELERATE = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", "2")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def test_two_processes_share_the_work_and_end_with_one_adapter(base: Path, tmp_p
     before = shared_memory()
     run = Process(
         config(base, tmp_path / "run", trainer={"max_steps": 2, "eval_strategy": "steps", "eval_steps": 2}),
-        launcher=TWO,
+        launcher=ACCELERATE,
     )
     assert run.ends() == 0, run.said
     files = {path.name: path.read_text().count("\n") for path in run.run.glob("episodes*.jsonl")}
@@ -44,7 +45,7 @@ def test_bad_input_is_said_once_and_ends_all_processes(base: Path, tmp_path: Pat
     tree = config(base, tmp_path / "run", engine=IN_PROCESS)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")
-    run = Process(tree, launcher=TWO)
+    run = Process(tree, launcher=TORCHRUN)
     assert run.ends() != 0
     assert run.said.count("holds another run; go on with that by --resume") == 1
     assert "exitcode  : 2" in run.said
