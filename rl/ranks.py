@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 LAUNCHED = (
     "RANK",
@@ -44,3 +50,16 @@ def device() -> dict[str, str]:
         return {"CUDA_VISIBLE_DEVICES": str(mine)}
     ids = [name for name in shown.split(",") if name.strip()]
     return {"CUDA_VISIBLE_DEVICES": ids[mine]} if mine < len(ids) else {}
+
+
+def alone(work: Callable[..., T], *arguments: Any) -> T:
+    """What `work(*arguments)` returns, done in a process that knows of no other ranks.
+
+    For one rank to train something by itself: a trainer that knows of the others waits for them.
+    """
+    told = {name: os.environ.pop(name) for name in LAUNCHED if name in os.environ}
+    try:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            return pool.submit(work, *arguments).result()
+    finally:
+        os.environ.update(told)

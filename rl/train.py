@@ -25,6 +25,7 @@ from rl.credit.batch import Spread
 from rl.evaluate import Report, summarise
 from rl.feed import Feed
 from rl.hacking import positive_on_failures, signs
+from rl.ranks import alone
 from rl.records import Run
 from rl.rollout import Played
 from rl.samples import Sample, advantages, finished, samples, spread
@@ -349,7 +350,10 @@ def model_path(config: Config, process: PartialState, watcher: Watcher) -> tuple
     seconds = 0.0
     if process.is_main_process:
         watcher.phase("warm start", recipe.steps)
-        seconds = tiny.make(directory, recipe, progress=lambda step, *_: watcher.advance()).seconds
+        if process.num_processes > 1:
+            seconds = alone(tiny.make, directory, recipe).seconds
+        else:
+            seconds = tiny.make(directory, recipe, progress=lambda step, *_: watcher.advance()).seconds
     process.wait_for_everyone()
     return str(directory), seconds
 

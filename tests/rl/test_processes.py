@@ -41,6 +41,14 @@ def test_two_processes_share_the_work_and_end_with_one_adapter(base: Path, tmp_p
     assert shared_memory() <= before
 
 
+def test_the_embedded_policy_is_made_by_one_of_them_for_both(tmp_path: Path) -> None:
+    recipe = {"demonstrations": 8, "steps": 1}
+    desk = {"env": {"use": "desk"}, "reward": {"success": {"use": "state_equal"}}, "tiny": recipe}
+    run = Process(config(Path("tiny"), tmp_path / "run", trainer={"max_steps": 1}, **desk), launcher=ACCELERATE)
+    assert run.ends() == 0, run.said
+    assert sorted(places(run.written)) == [(0, group, k) for group in range(4) for k in range(2)]
+
+
 def test_bad_input_is_said_once_and_ends_all_processes(base: Path, tmp_path: Path) -> None:
     tree = config(base, tmp_path / "run", engine=IN_PROCESS)
     (tmp_path / "run").mkdir()
