@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from transformers import Qwen3Config, set_seed
 
 from envs.errors import InputError
-from rl import checkpoint, scene, session, tiny
+from rl import checkpoint, exports, scene, session, tiny
 from rl.collect import Collected, Collector, succeeded
 from rl.config import ADAPTER, BASE, Config, nearest
 from rl.credit.batch import Spread
@@ -99,6 +99,7 @@ class Training:
         if not resume:
             run.note("started", processes=self.process.num_processes)
         checkpoint.sweep(path)
+        exports.sweep(path)
         self.process.wait_for_everyone()
         return run
 
@@ -251,8 +252,7 @@ class Training:
     @contextmanager
     def _exported(self) -> Iterator[Path]:
         """The adapter in training as files, for a moment. A collective where the weights are sharded."""
-        directory = Path("/dev/shm" if Path("/dev/shm").is_dir() else self.config.output_dir)
-        directory = directory / f"localrft-{os.getpid()}-v{self.version}"
+        directory = exports.place(self.config.output_dir, self.rank)
         try:
             self.trainer.export(directory)
             yield directory

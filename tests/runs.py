@@ -144,7 +144,7 @@ def descendants(run: Path) -> list[int]:
 
 
 def shared_memory() -> set[str]:
-    """What vLLM or a hand-over put into /dev/shm and no living process owns."""
+    """What vLLM put into /dev/shm and no living process owns, and adapters on their way."""
     mapped = set[str]()
     for directory in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
@@ -152,8 +152,7 @@ def shared_memory() -> set[str]:
                 mapped |= set(re.findall(r"/dev/shm/(psm_\w+)", (directory / "maps").read_text()))
     names = {path.name for path in Path("/dev/shm").iterdir()}
     segments = {name for name in names if name.startswith("psm_")} - mapped
-    exports = {name for name in names if name.startswith("localrft-")}
-    return segments | {name for name in exports if not Path("/proc", name.split("-")[1]).exists()}
+    return segments | {name for name in names if name.startswith("localrft-")}
 
 
 def places(written: Sequence[Recorded]) -> list[tuple[int, int, int]]:
