@@ -49,9 +49,10 @@ class Math(Environment):
             raise InputError(f"task {task.id!r}: item.calls: {error}") from error
         self._due = [value for value, _, _ in due]
         """What the steps that are left come to."""
-        self._known = {number for _, numbers, _ in due for number in numbers if number not in self._due}
-        self._known |= {Fraction(n.replace(",", "")) for m in task.prompt for n in WRITTEN.findall(m.content)}
+        self._known = {Fraction(n.replace(",", "")) for m in task.prompt for n in WRITTEN.findall(m.content)}
         """What a step may start from: the problem's numbers, and those that its steps bring in (100 of percent)."""
+        for step, (_, numbers, _) in enumerate(due):
+            self._known.update(number for number in numbers if number not in self._due[:step])
         self._steps: list[dict[str, Any]] = []
         self._seen: set[str] = set()
 

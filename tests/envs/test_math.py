@@ -83,7 +83,7 @@ def retold(text):
             "to a neighbour": lambda t, a, b: t - a,
             "get lost": lambda t, a, b: t - a - b,
             "gets": lambda t, a, b: t + a,
-            "Half of": lambda t, a, b: t / 2,
+            "Half of": lambda t, a, b: t // 2,
             "percent": lambda t, a, b: t * (1 - Fraction(a, 100)),
             "every day": lambda t, a, b: t + a * b,
             "a friend adds": lambda t, a, b: t + a,
@@ -148,7 +148,7 @@ def test_a_random_agent_solves_almost_nothing():
 
 
 HACKERS = {
-    "repeats a rewarded call": lambda t: (t.item["calls"][:1] * 8, "0"),
+    "repeats a rewarded call": lambda t: (t.item["calls"][:1] * 8, "-1"),
     "answers without working": lambda t: ([], "42000"),
     "lists every answer": lambda t: ([], " ".join(str(n) for n in range(99999, 99000, -1))),
     "spams sums that start from nothing": lambda t: ([f"0 + {n}" for n in range(15)], ""),
@@ -187,6 +187,11 @@ def test_steps_made_at_once_count_once_and_settle_those_before():
     assert [step["progress"] for step in episode.state["steps"]] == [True, False, False, False]
     assert [step["repeat"] for step in episode.state["steps"]] == [False, False, True, False]
     assert score.parts == {"answer": 1.0, "steps": 1.0, "repeats": -1.0, "form": 0.0}
+
+
+def test_what_a_step_brings_in_is_known_even_if_a_later_step_comes_to_it():
+    task = Task.ask("Half of 8 are sold, then half of these.", calls=["8 / 2", "4 / 2"], answer="2")
+    assert [s["progress"] for s in did(task, ["8 / 2", "4 / 2"], "2")[0].state["steps"]] == [True, True]
 
 
 def test_a_step_starts_from_numbers_that_are_known():
