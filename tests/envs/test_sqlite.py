@@ -173,6 +173,9 @@ def test_values_that_json_has_no_word_for_become_text(db):
         ("SELECT COUNT(*) FROM (SELECT 1 AS name)", [("people", "")], False),
         ("WITH p AS (SELECT * FROM people) SELECT COUNT(name) FROM p", [("people", "name")], True),
         ("SELECT 'people', 'name'", [("people", "name")], False),
+        ("EXPLAIN SELECT name FROM people", [("people", "name")], False),
+        ("EXPLAIN QUERY PLAN SELECT name FROM people", [("people", "name")], False),
+        ("WITH people(name) AS (SELECT 'x') SELECT name FROM people", [("people", "name")], False),
     ],
 )
 def test_what_a_query_reads_is_known(db, sql, needs, covered):
