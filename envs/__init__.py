@@ -1,10 +1,12 @@
 """What an episode is, and where it is played."""
 
+from envs.analyst import Analyst
 from envs.arithmetic import Arithmetic
 from envs.desk import Desk
 from envs.environment import Environment, ToolSpec, tool
 from envs.errors import EnvLost, InputError, ToolError, unknown
 from envs.guard import Guard
+from envs.math import Math
 from envs.named import load_attribute
 from envs.types import (
     Completion,
@@ -56,4 +58,4 @@ def find(name: str) -> type[Environment]:
     return found
 
 
-ENVS: dict[str, type[Environment]] = {"arithmetic": Arithmetic, "desk": Desk}
+ENVS: dict[str, type[Environment]] = {"analyst": Analyst, "arithmetic": Arithmetic, "desk": Desk, "math": Math}

@@ -1,0 +1,221 @@
+"""The analyst: a question about a database of which one knows nothing, to be answered with SQL.
+
+The model sees which tables there are, reads what they hold, asks in SQL, and gives one answer, which
+ends the episode. The answer decides, compared as a value or as a set of rows, and only if what it
+takes was read: a lucky guess is a violation, and so is a query that would change the database.
+
+Databases are made from numbers, and a number belongs to exactly one split, by a hash.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Any, get_args
+
+from pydantic import TypeAdapter, ValidationError
+
+from envs.databases import Difficulty
+from envs.desk import Call, calling
+from envs.environment import Environment, tool
+from envs.errors import InputError, ToolError, reasons, unknown
+from envs.guard import Guard
+from envs.questions import Scalar, Value, matches, question
+from envs.sqlite import Limits, Read, ReadOnly, Refused, Table, covers
+from envs.tasks import split_of
+from envs.types import Message, Task, ToolCall, ToolResult
+
+SYSTEM = (
+    "You are an analyst. Look at the tables, read the data with SQL (SQLite), and call answer once: with a value, "
+    "with a list of values, or with a list of rows. The database is read-only."
+)
+SPLITS = {"train": 0.6, "validation": 0.2, "test": 0.2}
+COUNTS = {"train": 400, "validation": 100, "test": 100}
+NUMBERS = range(1000, 10000)
+MOST = 1500
+
+_CALL: ContextVar[str] = ContextVar("id of the call being carried out")
+_TABLES = TypeAdapter(dict[str, Table])
+_VALUE: TypeAdapter[Value] = TypeAdapter(Value)
+_NEEDS = TypeAdapter(list[Read])
+
+
+class Analyst(Environment):
+    """One database, one question, one answer. Every tool waits for the one before it."""
+
+    limits = Limits()
+
+    def __init__(self, task: Task, guard: Guard | None = None) -> None:
+        """Read the question off the task's item.
+
+        Raises:
+            InputError: the item lacks `tables`, `goal` or `needs`, or they are none.
+        """
+        super().__init__(task, guard)
+        self._tables = _read(_TABLES, task, "tables")
+        self._goal = _read(_VALUE, task, "goal")
+        self._needs = _read(_NEEDS, task, "needs")
+        self._database: ReadOnly | None = None
+        self._reads: set[Read] = set()
+        self._answer: Value = None
+        self._steps: list[dict[str, Any]] = []
+        self._violations: list[dict[str, Any]] = []
+        self._seen: set[str] = set()
+        self._progressed: set[str] = set()
+
+    @classmethod
+    def tasks(cls, split: str, *, difficulty: Difficulty = "standard", count: int | None = None) -> list[Task]:
+        """The first `count` tasks of a split; the same arguments give the same tasks in every process.
+
+        Args:
+            split: "train", "validation" or "test".
+            difficulty: "easy" has one table, few words and one filter; "standard" two tables, joins, dates,
+                groups and rankings, with names of their own; "hard" three tables, missing values and shares.
+            count: how many; the default is 400 of "train", 100 of the others.
+
+        Raises:
+            InputError: an option that makes no sense.
+        """
+        if split not in SPLITS:
+            raise InputError(f"analyst has no split {split!r}; splits are {', '.join(SPLITS)}")
+        if difficulty not in get_args(Difficulty):
+            raise InputError(f"difficulty must be one of {', '.join(get_args(Difficulty))}, not {difficulty!r}")
+        count = COUNTS[split] if count is None else count
+        if not 0 <= count <= MOST:
+            raise InputError(f"count is a number of tasks from 0 to {MOST}, not {count!r}")
+        numbers = random.Random("analyst").sample(NUMBERS, len(NUMBERS))
+        mine = (number for number in numbers if split_of(f"database {number}", SPLITS) == split)
+        questions = (question(number, difficulty) for number in itertools.islice(mine, count))
+        return [Task.ask(asked.text, system=SYSTEM, **asked.item) for asked in questions]
+
+    @classmethod
+    def expert(cls, task: Task) -> list[Message]:
+        """The assistant messages of a perfect episode: a call a turn, the last of them the answer."""
+        tables = dict.fromkeys(table for table, _ in task.item["needs"])
+        calls: list[Call] = [("list_tables", {}), *(("describe", {"table": table}) for table in tables)]
+        calls += [("query", {"sql": task.item["sql"]}), ("answer", {"value": task.item["goal"]})]
+        return [calling(f"call-{number}", call) for number, call in enumerate(calls)]
+
+    async def setup(self) -> None:
+        """Make the database, in memory and for this episode alone."""
+        self._database = ReadOnly(self._tables, self.limits)
+
+    async def close(self) -> None:
+        """Free the database."""
+        if self._database is not None:
+            self._database.close()
+
+    async def call(self, call: ToolCall) -> ToolResult:
+        """Carry out one call, under its id in the record of steps."""
+        _CALL.set(call.id)
+        return await super().call(call)
+
+    def state(self) -> Mapping[str, Any]:
+        """The answer, in the goal's own words where it comes to the goal, and how it came about.
+
+        The task is solved when `answer` equals `goal` and there are no `violations`: a query that would
+        change the database, or an answer before all that it takes was read. `steps` holds one record per
+        executed call; a table that matters described, a query that reads all that matters, and the right
+        answer are progress, each once.
+        """
+        return {"answer": self._answer, "goal": self._goal, "violations": self._violations, "steps": self._steps}
+
+    @tool
+    def list_tables(self) -> list[str]:
+        """List the tables of the database."""
+        self._note("list_tables", progress="list_tables")
+        return list(self._tables)
+
+    @tool
+    def describe(self, table: str) -> dict[str, Any]:
+        """Show a table's columns with their types, and how many rows it has.
+
+        Args:
+            table: its name.
+        """
+        found = self._tables.get(table)
+        needed = any(table == name for name, _ in self._needs)
+        self._note("describe", table, progress=f"describe {table}" if needed else None)
+        if found is None:
+            raise ToolError(f"{unknown('table', table, self._tables)}.")
+        return {"columns": dict(found.columns), "rows": len(found.rows)}
+
+    @tool
+    def query(self, sql: str) -> dict[str, Any]:
+        """Ask the database; at most 50 rows come back.
+
+        Args:
+            sql: one SELECT statement of SQLite.
+        """
+        if self._database is None:
+            raise ToolError("there is no database yet.")
+        try:
+            found = self._database.query(sql)
+        except Refused as error:
+            self._note("query", sql, violation="tried to change the database" if error.change else None)
+            raise
+        except ToolError:
+            self._note("query", sql)
+            raise
+        reads = found.reads if found.rows else frozenset()
+        self._reads |= reads
+        self._note("query", sql, progress="query" if covers(reads, self._needs) else None)
+        more = {"more": "there are more rows; ask for less"} if found.more else {}
+        return {"columns": found.columns, "rows": found.rows} | more
+
+    @tool
+    def answer(self, value: Scalar | list[Scalar] | list[list[Scalar]]) -> str:
+        """Give the answer; this ends the task.
+
+        Args:
+            value: a number or a text; a list of them for several; a list of rows for several columns.
+        """
+        if self.done:
+            self._note("answer", value)
+            raise ToolError("there was an answer before; the first one counts.")
+        self.done = True
+        said = _listed(value)
+        right = matches(said, self._goal, bool(self.task.item.get("ordered")))
+        looked = covers(self._reads, self._needs)
+        self._answer = self._goal if right else said
+        self._note(
+            "answer",
+            value,
+            progress="answer" if right and looked else None,
+            violation=None if looked else "answered without reading what it takes",
+        )
+        return "ok"
+
+    def _note(self, name: str, *arguments: Any, progress: str | None = None, violation: str | None = None) -> None:
+        """Record an executed call. A step of progress counts once; repeats are calls with the same arguments."""
+        call = json.dumps([name, *arguments])
+        fresh = progress is not None and progress not in self._progressed
+        facts = {"progress": fresh, "violation": violation is not None, "repeat": call in self._seen}
+        self._steps.append({"call_id": _CALL.get(""), "tool": name} | facts)
+        self._seen.add(call)
+        if progress is not None:
+            self._progressed.add(progress)
+        if violation is not None:
+            self._violations.append({"call_id": _CALL.get(""), "tool": name, "reason": violation})
+
+
+def _listed(value: Value) -> Value:
+    """A text that is a list in JSON, as models write it where a text is allowed, read as one."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            return _VALUE.validate_json(value)
+        except ValidationError:
+            return value
+    return value
+
+
+def _read(adapter: TypeAdapter[Any], task: Task, name: str) -> Any:
+    if name not in task.item:
+        raise InputError(f"task {task.id!r}: item.{name} is missing; the analyst needs tables, goal and needs")
+    try:
+        return adapter.validate_python(task.item[name])
+    except ValidationError as error:
+        raise InputError(f"task {task.id!r}: item.{name}: {reasons(error)}") from error
