@@ -6,6 +6,7 @@ from envs.environment import Environment, ToolSpec, tool
 from envs.errors import EnvLost, InputError, ToolError, unknown
 from envs.guard import Guard
 from envs.named import load_attribute
+from envs.search import Search
 from envs.types import (
     Completion,
     Cost,
@@ -56,4 +57,4 @@ def find(name: str) -> type[Environment]:
     return found
 
 
-ENVS: dict[str, type[Environment]] = {"arithmetic": Arithmetic, "desk": Desk}
+ENVS: dict[str, type[Environment]] = {"arithmetic": Arithmetic, "desk": Desk, "search": Search}
