@@ -159,8 +159,8 @@ def test_each_fact_of_a_question_stands_in_one_document_and_the_missing_one_in_n
         read = [found[0] for found in said[:gap]]
         assert list(dict.fromkeys(read)) == list(task.item["evidence"])[: len(set(read))]
         if gap is not None:
-            title = task.files[task.item["evidence"][-1]].partition("\n")[0]
-            assert title == task.item["path"][gap][0]
+            titles = [task.files[number].partition("\n")[0] for number in task.item["evidence"]]
+            assert titles == [subject for subject, _ in task.item["path"][: gap + 1]]
             assert gap > 0 or len(task.item["path"]) == 1
     assert gaps / 200 == pytest.approx(LEVELS[difficulty].gap, abs=0.08)
 
