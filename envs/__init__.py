@@ -8,6 +8,7 @@ from envs.errors import EnvLost, InputError, ToolError, unknown
 from envs.guard import Guard
 from envs.math import Math
 from envs.named import load_attribute
+from envs.search import Search
 from envs.types import (
     Completion,
     Cost,
@@ -58,4 +59,10 @@ def find(name: str) -> type[Environment]:
     return found
 
 
-ENVS: dict[str, type[Environment]] = {"analyst": Analyst, "arithmetic": Arithmetic, "desk": Desk, "math": Math}
+ENVS: dict[str, type[Environment]] = {
+    "analyst": Analyst,
+    "arithmetic": Arithmetic,
+    "desk": Desk,
+    "math": Math,
+    "search": Search,
+}
