@@ -529,16 +529,16 @@ def test_no_trick_pays_more_than_an_honest_failure(hacker: Callable[[Task], Iter
 
 @pytest.mark.slow
 def test_a_thousand_random_episodes_leave_nothing_behind() -> None:
-    threads = threading.active_count()
     made = tasks("train", "hard", 100)
-    sizes, solved = [], 0.0
+    sizes, threads, solved = [], [], 0.0
     tracemalloc.start()
     for episode in range(1000):
         solved += outcome(play(made[episode % 100], clueless(made[episode % 100], episode)))
         if episode in (299, 999):
             gc.collect()
             sizes.append(tracemalloc.get_traced_memory()[0])
+            threads.append(threading.active_count())
     tracemalloc.stop()
     assert sizes[1] - sizes[0] < 1_000_000
-    assert threading.active_count() <= threads
+    assert threads[1] <= threads[0] + 1  # tqdm's monitor stays, and the last tool's thread may be just ending
     assert solved / 1000 < 0.1
