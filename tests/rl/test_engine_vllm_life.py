@@ -77,6 +77,7 @@ def test_deterministic_turns_do_not_depend_on_arrival_and_closing_leaves_nothing
     engine = run(VllmEngine.open(model=made_model("qwen3"), dtype="float32", max_model_len=512, deterministic=True))
     assert inherited() == environment
     started = children(os.getpid()) - before
+    assert titled(started, "EngineCore") and not titled(started, "Worker")  # which the engine would wait for, spinning
     rng = random.Random(0)
     prompts = [[rng.randrange(500) for _ in range(rng.randrange(1, 200))] for _ in range(REQUESTS)]
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,3 +86,34 @@ def test_processes_it_starts_do_not_hear_ctrl_c(loop: BackgroundLoop) -> None:
         return await process.wait()
 
     assert loop.run(start()) == 0
+
+
+CHILD = """
+import asyncio, multiprocessing, signal
+from rl.loop import BackgroundLoop
+
+def blocked(pipe):
+    pipe.send(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+async def start():
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=blocked, args=(theirs,))
+    process.start()
+    told = await asyncio.to_thread(ours.recv)
+    process.join()
+    return told
+
+if __name__ == "__main__":
+    loop = BackgroundLoop()
+    print(loop.run(start()))
+    loop.close()
+"""
+
+
+def test_a_ctrl_c_does_not_reach_the_first_process_that_is_started_from_it(tmp_path: Path) -> None:
+    script = tmp_path / "start.py"
+    script.write_text(CHILD)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    ran = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=60)
+    assert ran.stdout == "True\n", ran.stderr
