@@ -20,10 +20,9 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, ClassVar, TypeVar, overload
 
-from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
-from envs.errors import EnvLost, InputError, ToolError, reasons
+from envs.errors import EnvLost, InputError, ToolError
 from envs.guard import Guard
 from envs.threads import in_thread
 from envs.together import together
@@ -128,8 +127,8 @@ class Environment:
             return _result(call, f"there is no tool {call.name!r}. Tools: {', '.join(self.tools())}.", "unknown_tool")
         try:
             arguments = spec.parse(call.arguments)
-        except ValidationError as error:
-            return _result(call, f"bad arguments: {reasons(error)}", "bad_arguments")
+        except ToolError as error:
+            return _result(call, f"bad arguments: {error}", "bad_arguments")
         if refusal := self.guard.admit(call):
             return _result(call, refusal, "denied")
         async with nullcontext() if spec.is_async else self._in_turn:
