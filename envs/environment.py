@@ -25,6 +25,7 @@ from pydantic_core import to_jsonable_python
 
 from envs.errors import EnvLost, InputError, ToolError, reasons
 from envs.guard import Guard
+from envs.steps import CALL, Steps
 from envs.threads import in_thread
 from envs.together import together
 from envs.tools import ToolSpec, read_tools
@@ -72,6 +73,8 @@ class Environment:
         self.task = task
         self.guard = guard or Guard()
         self.guard.check(self.tools())
+        self.steps = Steps()
+        """What its calls amounted to, where its tools note it; give the account in `state`."""
         self.done = False
         """Set it in a tool to end the episode after this turn."""
         self._in_turn = asyncio.Lock()
@@ -137,6 +140,7 @@ class Environment:
 
     async def _execute(self, call: ToolCall, spec: ToolSpec, arguments: dict[str, Any]) -> ToolResult:
         """Run the author's method. The clock starts here: waiting for another tool's turn is not its time."""
+        CALL.set((call, arguments))
         started = time.perf_counter()
 
         def failed(reason: str, fault: Fault = "raised") -> ToolResult:
