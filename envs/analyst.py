@@ -10,23 +10,21 @@ Databases are made from numbers, and a number belongs to exactly one split, by a
 from __future__ import annotations
 
 import itertools
-import json
 import random
 from collections.abc import Mapping
-from contextvars import ContextVar
 from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
 from envs.databases import Difficulty
-from envs.desk import Call, calling
 from envs.environment import Environment, tool
 from envs.errors import InputError, ToolError, reasons, unknown
 from envs.guard import Guard
 from envs.questions import Scalar, Value, matches, question
+from envs.script import Call, script
 from envs.sqlite import Limits, Read, ReadOnly, Refused, Table, covers
 from envs.tasks import split_of
-from envs.types import Message, Task, ToolCall, ToolResult
+from envs.types import Message, Task
 
 SYSTEM = (
     "You are an analyst. Look at the tables, read the data with SQL (SQLite), and call answer once: with a value, "
@@ -37,7 +35,6 @@ COUNTS = {"train": 400, "validation": 100, "test": 100}
 NUMBERS = range(1000, 10000)
 MOST = 1500
 
-_CALL: ContextVar[str] = ContextVar("id of the call being carried out")
 _TABLES = TypeAdapter(dict[str, Table])
 _VALUE: TypeAdapter[Value] = TypeAdapter(Value)
 _NEEDS = TypeAdapter(list[Read])
@@ -61,10 +58,6 @@ class Analyst(Environment):
         self._database: ReadOnly | None = None
         self._reads: set[Read] = set()
         self._answer: Value = None
-        self._steps: list[dict[str, Any]] = []
-        self._violations: list[dict[str, Any]] = []
-        self._seen: set[str] = set()
-        self._progressed: set[str] = set()
 
     @classmethod
     def tasks(cls, split: str, *, difficulty: Difficulty = "standard", count: int | None = None) -> list[Task]:
@@ -97,7 +90,7 @@ class Analyst(Environment):
         tables = dict.fromkeys(table for table, _ in task.item["needs"])
         calls: list[Call] = [("list_tables", {}), *(("describe", {"table": table}) for table in tables)]
         calls += [("query", {"sql": task.item["sql"]}), ("answer", {"value": task.item["goal"]})]
-        return [calling(f"call-{number}", call) for number, call in enumerate(calls)]
+        return script(calls)
 
     async def setup(self) -> None:
         """Make the database, in memory and for this episode alone."""
@@ -108,11 +101,6 @@ class Analyst(Environment):
         if self._database is not None:
             self._database.close()
 
-    async def call(self, call: ToolCall) -> ToolResult:
-        """Carry out one call, under its id in the record of steps."""
-        _CALL.set(call.id)
-        return await super().call(call)
-
     def state(self) -> Mapping[str, Any]:
         """The answer, in the goal's own words where it comes to the goal, and how it came about.
 
@@ -121,12 +109,12 @@ class Analyst(Environment):
         executed call; a table that matters described, a query that reads all that matters, and the right
         answer are progress, each once.
         """
-        return {"answer": self._answer, "goal": self._goal, "violations": self._violations, "steps": self._steps}
+        return {"answer": self._answer, "goal": self._goal} | self.steps.account()
 
     @tool
     def list_tables(self) -> list[str]:
         """List the tables of the database."""
-        self._note("list_tables", progress="list_tables")
+        self.steps.note(progress="list_tables")
         return list(self._tables)
 
     @tool
@@ -138,7 +126,7 @@ class Analyst(Environment):
         """
         found = self._tables.get(table)
         needed = any(table == name for name, _ in self._needs)
-        self._note("describe", table, progress=f"describe {table}" if needed else None)
+        self.steps.note(progress=f"describe {table}" if needed else None)
         if found is None:
             raise ToolError(f"{unknown('table', table, self._tables)}.")
         return {"columns": dict(found.columns), "rows": len(found.rows)}
@@ -155,14 +143,14 @@ class Analyst(Environment):
         try:
             found = self._database.query(sql)
         except Refused as error:
-            self._note("query", sql, violation="tried to change the database" if error.change else None)
+            self.steps.note(violation="tried to change the database" if error.change else None)
             raise
         except ToolError:
-            self._note("query", sql)
+            self.steps.note()
             raise
         reads = found.reads if found.rows else frozenset()
         self._reads |= reads
-        self._note("query", sql, progress="query" if covers(reads, self._needs) else None)
+        self.steps.note(progress="query" if covers(reads, self._needs) else None)
         more = {"more": "there are more rows; ask for less"} if found.more else {}
         return {"columns": found.columns, "rows": found.rows} | more
 
@@ -174,32 +162,18 @@ class Analyst(Environment):
             value: a number or a text; a list of them for several; a list of rows for several columns.
         """
         if self.done:
-            self._note("answer", value)
+            self.steps.note()
             raise ToolError("there was an answer before; the first one counts.")
         self.done = True
         said = _listed(value)
         right = matches(said, self._goal, bool(self.task.item.get("ordered")))
         looked = covers(self._reads, self._needs)
         self._answer = self._goal if right else said
-        self._note(
-            "answer",
-            value,
+        self.steps.note(
             progress="answer" if right and looked else None,
             violation=None if looked else "answered without reading what it takes",
         )
         return "ok"
-
-    def _note(self, name: str, *arguments: Any, progress: str | None = None, violation: str | None = None) -> None:
-        """Record an executed call. A step of progress counts once; repeats are calls with the same arguments."""
-        call = json.dumps([name, *arguments])
-        fresh = progress is not None and progress not in self._progressed
-        facts = {"progress": fresh, "violation": violation is not None, "repeat": call in self._seen}
-        self._steps.append({"call_id": _CALL.get(""), "tool": name} | facts)
-        self._seen.add(call)
-        if progress is not None:
-            self._progressed.add(progress)
-        if violation is not None:
-            self._violations.append({"call_id": _CALL.get(""), "tool": name, "reason": violation})
 
 
 def _listed(value: Value) -> Value:
