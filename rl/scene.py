@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from functools import cache
+
 import envs
 import rewards
 from envs.environment import Environment
@@ -18,11 +21,22 @@ def environment(config: Config) -> type[Environment]:
     """The environment a config names, its tools known to be fit for a model.
 
     Raises:
-        InputError: there is none of that name, or a tool of it that has no schema.
+        InputError: there is none of that name, a tool of it has no schema, or its server can't be used.
     """
-    env = envs.find(config.env.use)
+    server = config.env.server
+    env = envs.find(config.env.use) if server is None else _served(server.model_dump_json(exclude_defaults=True))
     env.tools()
     return env
+
+
+@cache
+def _served(server: str) -> type[Environment]:
+    """The tools of an MCP server, which is asked for them once."""
+    try:
+        from envs.bridges import mcp
+    except ImportError as error:
+        raise InputError(f"env.use mcp needs {error.name}; run: pip install 'localrft[mcp]'") from error
+    return mcp.environment(mcp.Server(**json.loads(server)))
 
 
 def tasks(config: Config, split: str) -> list[Task]:

@@ -24,7 +24,7 @@ TASK = Task.ask("Do something.", id="t")
 
 
 def plain(start="", **options):
-    options = {"timeout": 20.0, **options}
+    options = {"timeout": 200.0, **options}
     return Server(command=sys.executable, args=[str(TESTS / "mcp_plain.py"), *([start] if start else [])], **options)
 
 
@@ -154,7 +154,7 @@ def test_a_server_that_dies_or_speaks_garbage_is_a_lost_environment(shed, name, 
 
 
 def test_a_call_that_hangs_is_a_timeout_and_the_episode_goes_on():
-    env = environment(plain(timeout=1.5))
+    env = environment(plain(timeout=3))
     episode = play(env, turn(("hangs", {}), ("echo", {"text": "a"})), turn(("count", {})))
     assert episode.stop is Stop.DONE, episode.fault
     assert [r.fault for t in episode.turns for r in t.results] == ["timeout", None, None]
@@ -324,7 +324,7 @@ def test_an_address_that_answers_no_mcp_is_named(answer):
     http.answer = lambda request: answer
     try:
         with pytest.raises(InputError, match=f"MCP server {http.url} "):
-            environment(Server(url=http.url, timeout=20))
+            environment(Server(url=http.url, timeout=200))
     finally:
         http.close()
 
@@ -349,7 +349,7 @@ def test_an_address_that_stops_to_speak_mcp_is_a_lost_environment():
 
     http.answer = answer
     try:
-        env = environment(Server(url=http.url, timeout=20))
+        env = environment(Server(url=http.url, timeout=200))
         assert one(env, "echo", text="a").content == '{"text": "a"}'
 
         async def breaks_midway():
