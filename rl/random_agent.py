@@ -93,6 +93,6 @@ class _Fill:
     def _referred(self, reference: str) -> Any:
         """What `#/$defs/line` names."""
         found: Any = self._whole
-        for part in reference.removeprefix("#").strip("/").split("/"):
+        for part in filter(None, reference.removeprefix("#").split("/")):
             found = found.get(part.replace("~1", "/").replace("~0", "~"), {}) if isinstance(found, Mapping) else {}
         return found

@@ -49,8 +49,11 @@ def play(guard: dict[str, Any], *turns: list[tuple[str, dict[str, Any]]], item: 
 
 
 def faults(played: Played) -> list[str | None]:
+    """What became of the calls; that there is no order 1 is not the guard's business."""
     assert played.episode.stop is Stop.DONE
-    return [result.fault for turn in played.episode.turns for result in turn.results]
+    return [
+        result.fault if result.fault != "raised" else None for turn in played.episode.turns for result in turn.results
+    ]
 
 
 LOOK = ("lookup_order", {"order_id": "1"})

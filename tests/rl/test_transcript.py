@@ -168,6 +168,7 @@ def test_price_and_approvals_are_written_only_where_there_are_any() -> None:
     free = ToolResult(call_id="c", name="look", content="seen")
     paid = replace(free, money=0.5, approvals=(Approval(by="deny", granted=False, reason="no", at="2026-01-01"),))
     (action,) = encode(played(turns=(replace(turn(), results=(free, paid)),)))["actions"]
+    action = json.loads(json.dumps(action))
     assert action["results"][0] == {"call_id": "c", "name": "look", "content": "seen", "fault": None, "seconds": 0.0}
     assert action["results"][1]["approvals"] == [{"by": "deny", "granted": False, "reason": "no", "at": "2026-01-01"}]
     assert action["results"][1]["money"] == 0.5
