@@ -68,7 +68,10 @@ def _guarded(tasks: list[Task], env: type[Environment]) -> list[Task]:
     """The tasks, known to say nothing of a guard that makes no sense."""
     for task in tasks:
         if "guard" in task.item:
-            guard_of(task).check(env.tools())
+            try:
+                guard_of(task).check(env.tools())
+            except InputError as error:
+                raise InputError(f"task {task.id!r}: item.{error}") from error
     return tasks
 
 

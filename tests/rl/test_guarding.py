@@ -89,6 +89,8 @@ def test_money_counts_turns_and_calls_and_is_part_of_the_cost() -> None:
 def test_long_results_are_cut_where_the_config_says() -> None:
     content = play({"result_chars": 5}, [LOOK]).episode.turns[0].results[0].content
     assert "\n[cut: the result has " in content and content.index("\n") == 5
+    made = player({"result_chars": 200_000}).env(scene.tasks(config({}), "test")[0])
+    assert made.guard.result_chars == 200_000, "more than the default can be asked for"
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,7 @@ def test_somebody_can_be_asked_where_somebody_is() -> None:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"deny": ["refnd"]}, "unknown tool 'refnd'"),
+        ({"deny": ["refnd"]}, "task .*: item.guard: unknown tool 'refnd'"),
         ({"denny": ["refund"]}, "task .*: item.guard: denny: Extra inputs are not permitted"),
         ({"calls": -1}, "task .*: item.guard.calls is a number of calls"),
         ("none", "task .*: item.guard: "),
