@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
@@ -174,6 +175,56 @@ class Analyst(Environment):
             violation=None if looked else "answered without reading what it takes",
         )
         return "ok"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slips:
+    """How often a scripted demonstration goes wrong; each number is a probability.
+
+    With these, about half of the demonstrations succeed: a policy warm-started on them can do every step,
+    and has bad habits that a reward can take away.
+    """
+
+    blind: float = 0.15
+    """Look at no table before the query."""
+    guess: float = 0.1
+    """Answer without a query."""
+    broad: float = 0.3
+    """Leave out the filter."""
+    other: float = 0.15
+    """Count, add up or look for the highest where another of them was asked for."""
+    misread: float = 0.03
+    """Answer with another number than the one that came back."""
+
+
+def demonstration(task: Task, rng: random.Random, slips: Slips = Slips()) -> list[Message]:
+    """The assistant messages of an easy task by somebody who knows the job and is careless about it."""
+    return script(_careless(task, rng, slips))
+
+
+def _careless(task: Task, rng: random.Random, slips: Slips) -> Iterator[Call]:
+    tables = _read(_TABLES, task, "tables")
+    ((name, table),) = tables.items()
+    if rng.random() >= slips.blind:
+        yield "list_tables", {}
+        yield "describe", {"table": name}
+    guessed = rng.randrange(1, 100)
+    if rng.random() < slips.guess:
+        yield "answer", {"value": guessed}
+        return
+    sql: str = task.item["sql"]
+    if rng.random() < slips.broad:
+        sql = sql.partition(" WHERE ")[0]
+    if rng.random() < slips.other:
+        *_, amount = table.columns
+        asked = sql.split()[1]
+        wrong = [each for each in ("COUNT(*)", f"SUM({amount})", f"MAX({amount})") if each != asked]
+        sql = sql.replace(asked, rng.choice(wrong), 1)
+    yield "query", {"sql": sql}
+    database = ReadOnly(tables, Limits())
+    (((found,),),) = (database.query(sql).rows,)
+    database.close()
+    yield "answer", {"value": guessed if rng.random() < slips.misread else found}
 
 
 def _listed(value: Value) -> Value:
