@@ -279,7 +279,7 @@ def test_the_program_sees_no_secrets_of_ours(monkeypatch, tmp_path):
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     seen = tmp_path / "seen"
     script = f"env > {seen}; exec {sys.executable} {TESTS / 'mcp_plain.py'}"
-    environment(Server(command="/bin/sh", args=["-c", script], env={"GIVEN": "yes"}))
+    environment(Server(command="/bin/sh", args=["-c", script], env={"GIVEN": "yes"}, timeout=200))
     assert "GIVEN=yes" in seen.read_text() and "secret" not in seen.read_text()
 
 
@@ -287,7 +287,7 @@ NOTES = [("add_note", {"text": "milk"}), ("divide", {"a": 1, "b": 0}), ("divide"
 
 
 def test_a_server_of_the_official_sdk_plays_over_stdio():
-    env = environment(Server(command=sys.executable, args=[str(TESTS / "mcp_sdk.py")]))
+    env = environment(Server(command=sys.executable, args=[str(TESTS / "mcp_sdk.py")], timeout=200))
     assert env.tools()["add_note"].description == "Keep a note."
     episode = play(env, turn(*NOTES), turn(("all_notes", {})))
     added, failed, divided = episode.turns[0].results
@@ -309,7 +309,7 @@ def over_http():
             break
         except OSError:
             time.sleep(0.05)
-    yield Server(url=f"http://127.0.0.1:{port}/mcp", headers={"x-who": "test"})
+    yield Server(url=f"http://127.0.0.1:{port}/mcp", headers={"x-who": "test"}, timeout=200)
     process.kill()
     process.wait()
 
