@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from envs.errors import InputError, unknown
 from rl.credit import CREDIT, GIVEN, WHITENED, needs
 from rl.credit.say import annealed
+from rl.guarding import GuardConfig
 from rl.options import checked
 
 CONFIG = "config.json"
@@ -37,11 +38,27 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class ServerConfig(Section):
+    """An MCP server: a program that is started for every episode, or the address of one that runs."""
+
+    command: str | None = None
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    """Variables for the program; of our own it gets PATH, HOME and a few more."""
+    cwd: str | None = None
+    url: str | None = None
+    headers: dict[str, str] = {}
+    timeout: float = Field(30.0, gt=0)
+    """Seconds for the server to be ready, and for each call."""
+
+
 class EnvConfig(Section):
     """What is played."""
 
     use: str
-    """A name from `envs.ENVS`, or `module:attribute`."""
+    """A name from `envs.ENVS`, `module:attribute`, or "mcp": the tools of `server`."""
+    server: ServerConfig | None = None
+    """Of `use: mcp`."""
     options: dict[str, Any] = {}
     """Arguments of the environment's `tasks`, for every split."""
     data: dict[str, str] = {}
@@ -52,6 +69,12 @@ class EnvConfig(Section):
     """Of `data`: a system message to put before prompts that have none."""
     train: str = "train"
     evaluate: str = "test"
+
+    @model_validator(mode="after")
+    def _server_goes_with_mcp(self) -> EnvConfig:
+        if (self.use == "mcp") != (self.server is not None):
+            raise ValueError("env.server belongs to env.use 'mcp', and that one needs it")
+        return self
 
 
 class RolloutConfig(Section):
@@ -200,6 +223,7 @@ class Config(Section):
     seed: int = 0
     deterministic: bool = False
     """Same bits from the same seed, at a price in speed."""
+    guard: GuardConfig = GuardConfig()
     rollout: RolloutConfig = RolloutConfig()
     engine: EngineConfig = EngineConfig()
     chat: ChatConfig = ChatConfig()
@@ -320,10 +344,17 @@ def _explain(where: str, item: Any) -> str:
 def _names_at(path: Iterable[str | int]) -> list[str]:
     section: type[BaseModel] = Config
     for name in path:
-        annotation = section.model_fields[str(name)].annotation
-        assert isinstance(annotation, type)
-        section = annotation
+        if isinstance(name, str):  # a place in a list is one of its elements, whose type is the list's
+            section = next(_models(section.model_fields[name].annotation))
     return list(section.model_fields)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections in a type: that of `list[Rule] | None` is Rule."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
