@@ -300,6 +300,9 @@ HONEST = {
 }
 """All the work, and an end that is plausible and not right."""
 
+HARDER = {"analyst": {"difficulty": "standard"}}
+"""Options other than the config's, where its setting leaves less to be gamed."""
+
 OPEN_TO = {
     "arithmetic": lambda t: str(evaluate("{1} {0} {2}".format(*signed(t.item["calls"][0])))[0]) != t.item["answer"],
     "desk": lambda t: any(request["due"] == "escalate" for request in t.item["requests"]) and len(orders(t)) > 1,
@@ -315,10 +318,10 @@ def signed(call):
 
 @cache
 def arena(env):
-    """The reward that the environment's config gives, and tasks of its setting."""
+    """The reward that the environment's config gives, and tasks."""
     config = yaml.safe_load((CONFIGS / {"desk": "demo.yaml"}.get(env, f"{env}.yaml")).read_text())
     assert config["env"]["use"] == env
-    tasks = ENVS[env].tasks("test", **config["env"]["options"], count=100)
+    tasks = ENVS[env].tasks("test", **config["env"]["options"] | HARDER.get(env, {}), count=100)
     return build(config["reward"]), [task for task in tasks if OPEN_TO.get(env, bool)(task)][:8]
 
 
