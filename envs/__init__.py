@@ -3,6 +3,7 @@
 from envs.analyst import Analyst
 from envs.arithmetic import Arithmetic
 from envs.desk import Desk
+from envs.desk_talk import TalkingDesk
 from envs.environment import Environment, ToolSpec, tool
 from envs.errors import EnvLost, InputError, ToolError, unknown
 from envs.guard import Guard
@@ -65,6 +66,7 @@ ENVS: dict[str, type[Environment]] = {
     "analyst": Analyst,
     "arithmetic": Arithmetic,
     "desk": Desk,
+    "desk_talk": TalkingDesk,
     "math": Math,
     "search": Search,
 }
