@@ -2,6 +2,7 @@
 
 from envs.analyst import Analyst
 from envs.arithmetic import Arithmetic
+from envs.bridges.hosted import Hosted
 from envs.desk import Desk
 from envs.environment import Environment, ToolSpec, tool
 from envs.errors import EnvLost, InputError, ToolError, unknown
@@ -63,6 +64,7 @@ ENVS: dict[str, type[Environment]] = {
     "analyst": Analyst,
     "arithmetic": Arithmetic,
     "desk": Desk,
+    "hosted": Hosted,
     "math": Math,
     "search": Search,
 }

@@ -71,7 +71,7 @@ class Environment:
     def __init__(self, task: Task, guard: Guard | None = None) -> None:
         self.task = task
         self.guard = guard or Guard()
-        self.guard.check(self.tools())
+        self.guard.check(self.offered())
         self.done = False
         """Set it in a tool to end the episode after this turn."""
         self._in_turn = asyncio.Lock()
@@ -80,6 +80,11 @@ class Environment:
     def tasks(cls, split: str) -> list[Task]:
         """The tasks of a split: "train", "validation" or "test". Subclasses may take more options."""
         raise InputError(f"environment {cls.name!r} brings no tasks of its own: name a file under env.data")
+
+    @classmethod
+    def configured(cls) -> type[Environment]:
+        """The environment with what a config says under `env.settings`; those that take something override this."""
+        return cls
 
     @classmethod
     def expert(cls, task: Task) -> list[Message]:
@@ -108,6 +113,10 @@ class Environment:
             InputError: a tool that can't be offered to a model: a parameter without a type, say.
         """
         return read_tools(cls, Environment)  # type: ignore[arg-type]  # a class is hashable; the stub sees its instances
+
+    def offered(self) -> Mapping[str, ToolSpec]:
+        """The tools of this episode: those of the class, unless the task brings its own."""
+        return self.tools()
 
     async def step(self, message: Message) -> tuple[ToolResult, ...]:
         """Carry out every call of a message, results in the order of the calls.

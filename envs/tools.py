@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
-from typing import Any, get_type_hints
+from typing import Any, ClassVar, get_type_hints
 
 import docstring_parser
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -52,12 +53,43 @@ class ToolSpec:
             pydantic.ValidationError: not JSON, not an object, or not what the signature asks for.
         """
         parsed = self.arguments.model_validate_json(arguments or "{}", strict=True)
+        if isinstance(parsed, Declared):
+            return dict(parsed.model_extra or {})
         fields = type(parsed).model_fields
         return {str(field.alias): getattr(parsed, name) for name, field in fields.items()}
 
 
+class Declared(BaseModel):
+    """Arguments of a tool that is no method of ours: any object. Whoever executes the tool knows better."""
+
+    model_config = ConfigDict(extra="allow")
+    schema_: ClassVar[dict[str, Any]] = {}
+
+
+def declared(name: str, description: str, parameters: Mapping[str, Any], *, timeout: float) -> ToolSpec:
+    """A tool that somebody else executes, with the JSON schema of its arguments as they wrote it.
+
+    Equal schemas give equal tools. `method` raises: the environment that offers such a tool overrides `call`.
+    """
+    return _declared(name, description, json.dumps(parameters, sort_keys=True), timeout)
+
+
+@cache
+def _declared(name: str, description: str, parameters: str, timeout: float) -> ToolSpec:
+    class Arguments(Declared):
+        schema_: ClassVar[dict[str, Any]] = json.loads(parameters)
+
+    return ToolSpec(name=name, description=description, arguments=Arguments, timeout=timeout, method=_elsewhere)
+
+
+async def _elsewhere(environment: object, **arguments: Any) -> Any:
+    raise NotImplementedError("an environment with declared tools carries out their calls itself")
+
+
 @cache
 def _parameters_of(arguments: type[BaseModel]) -> dict[str, Any]:
+    if issubclass(arguments, Declared):
+        return arguments.schema_
     schema = arguments.model_json_schema()
     schema.pop("title", None)
     schema.pop("additionalProperties", None)

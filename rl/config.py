@@ -42,6 +42,8 @@ class EnvConfig(Section):
 
     use: str
     """A name from `envs.ENVS`, or `module:attribute`."""
+    settings: dict[str, Any] = {}
+    """What the environment itself takes: arguments of its `configured`."""
     options: dict[str, Any] = {}
     """Arguments of the environment's `tasks`, for every split."""
     data: dict[str, str] = {}
@@ -186,6 +188,9 @@ class EvalConfig(Section):
     """Sampled episodes a task, for pass@k and pass^k."""
     greedy: bool = True
     """Also play each task once at temperature 0."""
+    keep: int | None = Field(None, ge=1)
+    """Keep the checkpoints of so many evaluations with the highest reward, and the newest, in place of the newest
+    `trainer.save_total_limit`."""
 
 
 class Config(Section):
@@ -244,9 +249,18 @@ def load(path: str | Path, *overrides: str) -> Config:
         raise InputError(f"{path}: not YAML: {error}") from error
     if not isinstance(tree, dict):
         raise InputError(f"{path}: a config is a mapping of keys to values; this is {type(tree).__name__}")
+    return parse(overridden(tree, *overrides), where=str(path))
+
+
+def overridden(tree: dict[str, Any], *overrides: str) -> dict[str, Any]:
+    """The tree with `key=value` overrides applied, in place.
+
+    Raises:
+        InputError: one that is no override, or would put a section where a value is.
+    """
     for override in overrides:
         _apply(tree, override)
-    return parse(tree, where=str(path))
+    return tree
 
 
 def load_run(path: Path, *overrides: str) -> Config:

@@ -14,12 +14,13 @@ from rl.rollout import Limits, Player
 
 
 def environment(config: Config) -> type[Environment]:
-    """The environment a config names, its tools known to be fit for a model.
+    """The environment a config names, with its settings, its tools known to be fit for a model.
 
     Raises:
-        InputError: there is none of that name, or a tool of it that has no schema.
+        InputError: there is none of that name, a setting it does not take, or a tool of it that has no schema.
     """
-    env = envs.find(config.env.use)
+    found = envs.find(config.env.use)
+    env = found.configured(**checked(found.configured, config.env.settings, "env.settings"))
     env.tools()
     return env
 

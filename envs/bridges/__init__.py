@@ -1,0 +1,1 @@
+"""Environments whose tools other people's servers carry out."""
