@@ -11,6 +11,7 @@ from envs.math import Math
 from envs.named import load_attribute
 from envs.search import Search
 from envs.types import (
+    Approval,
     Completion,
     Cost,
     Episode,
@@ -24,6 +25,7 @@ from envs.types import (
 
 __all__ = [
     "ENVS",
+    "Approval",
     "Completion",
     "Cost",
     "EnvLost",

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from envs.errors import InputError, unknown
 from rl.credit import CREDIT, GIVEN, WHITENED, needs
 from rl.credit.say import annealed
+from rl.guarding import GuardConfig
 from rl.options import checked
 
 CONFIG = "config.json"
@@ -205,6 +206,7 @@ class Config(Section):
     seed: int = 0
     deterministic: bool = False
     """Same bits from the same seed, at a price in speed."""
+    guard: GuardConfig = GuardConfig()
     rollout: RolloutConfig = RolloutConfig()
     engine: EngineConfig = EngineConfig()
     chat: ChatConfig = ChatConfig()
@@ -334,10 +336,17 @@ def _explain(where: str, item: Any) -> str:
 def _names_at(path: Iterable[str | int]) -> list[str]:
     section: type[BaseModel] = Config
     for name in path:
-        annotation = section.model_fields[str(name)].annotation
-        assert isinstance(annotation, type)
-        section = annotation
+        if isinstance(name, str):  # a place in a list is one of its elements, whose type is the list's
+            section = next(_models(section.model_fields[name].annotation))
     return list(section.model_fields)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections in a type: that of `list[Rule] | None` is Rule."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

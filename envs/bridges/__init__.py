@@ -1,1 +1,1 @@
-"""Environments whose tools other people's servers carry out."""
+"""Other people's environments and tools, played as ours."""

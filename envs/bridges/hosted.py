@@ -11,11 +11,10 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -23,12 +22,11 @@ from typing import Annotated, Any, ClassVar, Literal
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from envs.environment import Environment, ToolSpec
-from envs.errors import EnvLost, InputError, reasons, unknown
+from envs.environment import Environment, ToolSpec, as_text
+from envs.errors import EnvLost, InputError, ToolError, reasons
 from envs.guard import Guard
 from envs.tasks import from_row, jsonl_rows
-from envs.tools import declared
-from envs.types import Fault, Message, Task, ToolCall, ToolResult
+from envs.types import Message, Task, ToolResult
 
 BYTES = 1_000_000
 """The most that goes to a server, and the most that is taken from one: 1 MB."""
@@ -38,6 +36,10 @@ RETRIES = 3
 """How often a call is sent again after the server has failed."""
 BACKOFF = 0.5
 """Seconds before the first of them; twice as many before each further one."""
+
+
+EMPTY = {"type": "object", "properties": {}}
+"""The schema of a tool that names no parameters."""
 
 
 class ToolServer(BaseModel):
@@ -92,7 +94,7 @@ class Hosted(Environment):
         path = Path((files or {})[split])
         return collect((f"{path}, line {n}", row) for n, row in jsonl_rows(path))
 
-    def offered(self) -> Mapping[str, ToolSpec]:
+    def available(self) -> Mapping[str, ToolSpec]:
         return self._specs
 
     def context(self) -> Mapping[str, Any]:
@@ -112,41 +114,27 @@ class Hosted(Environment):
             return ()
         return await super().step(message)
 
-    async def call(self, call: ToolCall) -> ToolResult:
-        if call.name not in self._specs:
-            return _result(call, unknown("tool", call.name, self._specs), "unknown_tool")
-        try:
-            self._specs[call.name].parse(call.arguments)
-        except ValidationError as error:
-            return _result(call, f"bad arguments: {reasons(error)}", "bad_arguments")
-        if refusal := self.guard.admit(call):
-            return _result(call, refusal, "denied")
-        started = time.perf_counter()
-        output, fault = await self._ask(call, self.servers[call.name])
-        content = output.encode("utf-8", "replace").decode()
-        return ToolResult(
-            call_id=call.id, name=call.name, content=content, fault=fault, seconds=time.perf_counter() - started
-        )
-
-    async def _ask(self, call: ToolCall, server: ToolServer) -> tuple[str, Fault | None]:
-        """What the server answers, and whether that is a complaint.
+    async def ask(self, name: str, arguments: Mapping[str, Any]) -> str:
+        """What the server of a tool answers to a call.
 
         Raises:
+            ToolError: it complained about the call.
             EnvLost: it failed, and failed again at every retry.
         """
+        server = self.servers[name]
         body = json.dumps(
             {
                 "type": "function_call",
                 "id": f"fc_{uuid.uuid4().hex}",
-                "call_id": call.id,
-                "name": call.name,
-                "arguments": call.arguments or "{}",
+                "call_id": f"call_{uuid.uuid4().hex}",
+                "name": name,
+                "arguments": json.dumps(arguments, ensure_ascii=False),
                 "trace_id": self.trace_id,
                 "item": dict(self.task.item),
             }
         ).encode()
         if len(body) > BYTES:
-            return _too_large("call"), "raised"
+            raise ToolError(_too_large("call"))
         failed = ""
         for attempt in range(RETRIES + 1):
             if attempt:
@@ -175,23 +163,23 @@ class _ServerFailed(Exception):
     """A status or an answer that says nothing about the call."""
 
 
-def _said(status: int, body: bytes | None) -> tuple[str, Fault | None]:
+def _said(status: int, body: bytes | None) -> str:
     if status >= 500 or 300 <= status < 400:
         raise _ServerFailed(f"HTTP {status}")
     if body is None:
-        return _too_large("answer"), "raised"
+        raise ToolError(_too_large("answer"))
     text = body.decode("utf-8", "replace")
     try:
         tree = json.loads(text)
     except (ValueError, RecursionError):
         tree = None
     output = tree.get("output") if isinstance(tree, Mapping) else None
-    fault: Fault | None = "raised" if status >= 400 else None
-    if output is None and status >= 400:
-        return text or f"HTTP {status}", fault
-    if output is None:
+    if output is None and status < 400:
         raise _ServerFailed(f"expected {{'output': text}}, found {text[:200]!r}")
-    return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False), fault
+    said = text or f"HTTP {status}" if output is None else as_text(output)
+    if status >= 400:
+        raise ToolError(said)
+    return said
 
 
 def _too_large(what: str) -> str:
@@ -199,14 +187,45 @@ def _too_large(what: str) -> str:
     return json.dumps({"error": {"code": 413, "message": said}})
 
 
-def _result(call: ToolCall, content: str, fault: Fault) -> ToolResult:
-    return ToolResult(call_id=call.id, name=call.name, content=f"Error: {content}", fault=fault)
-
-
 @cache
 def _certificates() -> ssl.SSLContext:
     """Read once: making a client of its own for each episode is cheap but for this."""
     return httpx.create_ssl_context()
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """Arguments that the tool's server judges: any object."""
+
+    text: str
+    """The schema, as JSON: equal schemas make equal tools, and conversations that begin alike are rendered once."""
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        return _schema(self.text)
+
+    def parse(self, text: str) -> dict[str, Any]:
+        try:
+            return _OBJECT.validate_json(text or "{}", strict=True)
+        except ValidationError as error:
+            raise ToolError(reasons(error)) from error
+
+
+_OBJECT = TypeAdapter(dict[str, Any])
+
+
+@cache
+def _schema(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+@cache
+def _method(name: str) -> Callable[..., Any]:
+    async def method(played: Hosted, /, **arguments: Any) -> str:
+        return await played.ask(name, arguments)
+
+    return method
 
 
 def tools_of(row: Mapping[str, Any], where: str) -> dict[str, ToolSpec]:
@@ -220,12 +239,16 @@ def tools_of(row: Mapping[str, Any], where: str) -> dict[str, ToolSpec]:
     except ValidationError as error:
         raise InputError(f"{where}: tools: {reasons(error)}") from error
     found = {}
-    for tool in tools:
-        function = tool.function
+    for function in (tool.function for tool in tools):
         if function.name in found:
             raise InputError(f"{where}: tools: {function.name!r} is there twice")
-        parameters = function.parameters or {"type": "object", "properties": {}}
-        found[function.name] = declared(function.name, function.description or "", parameters, timeout=SECONDS)
+        found[function.name] = ToolSpec(
+            name=function.name,
+            description=function.description or "",
+            arguments=_Object(json.dumps(function.parameters or EMPTY, sort_keys=True)),
+            timeout=(RETRIES + 2) * SECONDS,
+            method=_method(function.name),
+        )
     return found
 
 

@@ -185,7 +185,7 @@ def test_a_job_with_tools_is_many_turns_and_its_servers_reach_the_environment(tm
     assert (found.config.rollout.turns, found.config.rollout.retries) == (5, 0)
     env = scene.environment(found.config)
     (task, *_) = scene.tasks(found.config, "validation")
-    assert list(env(task).offered()) == ["search"]
+    assert list(env(task).available()) == ["search"]
     assert env.servers["search"].headers == {"X-Key": "k"}  # type: ignore[attr-defined]
 
 
