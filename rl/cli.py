@@ -20,6 +20,7 @@ from rl.collect import StepLost
 from rl.config import Config, load, load_run
 from rl.engines import EngineError
 from rl.hosted import bundle
+from rl.hosted import commands as commands_of_jobs
 from rl.policy import PolicyError
 
 OK, NO, BAD_INPUT, BROKEN, INTERRUPTED = 0, 1, 2, 3, 130
@@ -99,6 +100,11 @@ def _parser() -> argparse.ArgumentParser:
     _config(sub)
 
     grading.add_to(command("grade", None, "run, check and test graders of the hosted format"), benching.add_arguments)
+
+    commands_of_jobs.add_import(command("import", None, "make a project of the files of a hosted job"))
+    commands_of_jobs.add_export(
+        command("export", None, "write a project out for another trainer, and say what is lost")
+    )
 
     sub = command("doctor", _doctor, "what this machine can run, and what is missing")
     sub.add_argument("--json", action="store_true", help="print JSON")
