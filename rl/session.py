@@ -91,7 +91,7 @@ def check(config: Config) -> None:
     if config.model != "tiny":
         open_chat(config, read_tokenizer(config.model))
     elif config.chat != ChatConfig():
-        open_chat(config, tiny.tokenizer())
+        open_chat(config, tiny.tokenizer(tiny.recipe_of(config).lesson))
 
 
 def _check_engine(engine: EngineConfig) -> None:
