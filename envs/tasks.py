@@ -151,12 +151,12 @@ def _prompt(row: Mapping[str, Any], where: str, column: str) -> tuple[Message, .
 
 
 def messages_of(said: Any, where: str) -> tuple[Message, ...]:
-    """A conversation in the JSON of the chat APIs.
+    """A conversation in the shape of the chat APIs as messages; `developer` becomes `system`.
 
     Raises:
-        InputError: it is none, is empty, or holds what is no text.
+        InputError: something in it is no message, or no text.
     """
-    return tuple(m.record() for m in _valid(_MESSAGES, said, where))
+    return tuple(message.record() for message in _valid(_MESSAGES, said, where))
 
 
 def _valid(adapter: TypeAdapter[Any], value: Any, where: str) -> Any:
