@@ -119,7 +119,7 @@ def train(config: Config, *, resume: bool, watcher: Watcher) -> Trained:
         limit, args.save_total_limit = args.save_total_limit, None
         model, _ = model_path(config, PartialState(), watcher)
         tokenizer = read_tokenizer(model)
-        chat = open_chat(config, tokenizer)
+        chat = open_chat(config.chat, tokenizer)
         interrupt = Interrupt(watcher.say, window=1)
         log = _Log(run, watcher, args.max_steps)
         trainer = finetune(
