@@ -38,11 +38,27 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class ServerConfig(Section):
+    """An MCP server: a program that is started for every episode, or the address of one that runs."""
+
+    command: str | None = None
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    """Variables for the program; of our own it gets PATH, HOME and a few more."""
+    cwd: str | None = None
+    url: str | None = None
+    headers: dict[str, str] = {}
+    timeout: float = Field(30.0, gt=0)
+    """Seconds for the server to be ready, and for each call."""
+
+
 class EnvConfig(Section):
     """What is played."""
 
     use: str
-    """A name from `envs.ENVS`, or `module:attribute`."""
+    """A name from `envs.ENVS`, `module:attribute`, or "mcp": the tools of `server`."""
+    server: ServerConfig | None = None
+    """Of `use: mcp`."""
     settings: dict[str, Any] = {}
     """What the environment itself takes: arguments of its `configured`."""
     options: dict[str, Any] = {}
@@ -55,6 +71,12 @@ class EnvConfig(Section):
     """Of `data`: a system message to put before prompts that have none."""
     train: str = "train"
     evaluate: str = "test"
+
+    @model_validator(mode="after")
+    def _server_goes_with_mcp(self) -> EnvConfig:
+        if (self.use == "mcp") != (self.server is not None):
+            raise ValueError("env.server belongs to env.use 'mcp', and that one needs it")
+        return self
 
 
 class RolloutConfig(Section):
