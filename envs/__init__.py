@@ -2,6 +2,7 @@
 
 from envs.analyst import Analyst
 from envs.arithmetic import Arithmetic
+from envs.bridges.hosted import Hosted
 from envs.desk import Desk
 from envs.desk_talk import TalkingDesk
 from envs.environment import Environment, ToolSpec, tool
@@ -67,6 +68,7 @@ ENVS: dict[str, type[Environment]] = {
     "arithmetic": Arithmetic,
     "desk": Desk,
     "desk_talk": TalkingDesk,
+    "hosted": Hosted,
     "math": Math,
     "search": Search,
 }
