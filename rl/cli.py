@@ -99,6 +99,12 @@ def _parser() -> argparse.ArgumentParser:
 
     grading.add_to(command("grade", None, "run, check and test graders of the hosted format"), benching.add_arguments)
 
+    sub = command("serve", _serve, "answer the hosted service's API on this machine")
+    sub.add_argument("--host", default="127.0.0.1", help="address to listen on; others than this machine's need a token")
+    sub.add_argument("--port", type=int, default=8000)
+    sub.add_argument("--home", type=Path, default=Path("rft_home"), metavar="DIR", help="where everything is kept")
+    sub.add_argument("--config", type=Path, metavar="FILE", help="local settings (YAML); the embedded policy if none")
+
     sub = command("doctor", _doctor, "what this machine can run, and what is missing")
     sub.add_argument("--json", action="store_true", help="print JSON")
     return parser
@@ -176,6 +182,14 @@ def _play(arguments: argparse.Namespace) -> int:
         config, Console(), policy=arguments.policy, index=arguments.task, url=arguments.url, greedy=arguments.greedy
     )
     return BROKEN if played.episode.broken else OK
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    try:
+        from rl.hosted.serve import serve
+    except ImportError as error:
+        raise InputError(f"rft serve needs {error.name}: pip install 'localrft[serve,graders]'") from error
+    return serve(host=arguments.host, port=arguments.port, home=arguments.home, config=arguments.config)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

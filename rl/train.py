@@ -364,9 +364,18 @@ def tiny_recipe(config: Config) -> tiny.Recipe:
     Raises:
         InputError: a key that a recipe does not have, or a wrong type.
     """
-    _refuse_unknown(tiny.Recipe, config.tiny, "tiny")
+    return recipe_of({"seed": config.seed} | config.tiny)
+
+
+def recipe_of(section: Mapping[str, Any]) -> tiny.Recipe:
+    """How the embedded policy is made, as a section `tiny` says that has its seed.
+
+    Raises:
+        InputError: a key that a recipe does not have, or a wrong type.
+    """
+    _refuse_unknown(tiny.Recipe, section, "tiny")
     try:
-        return TypeAdapter(tiny.Recipe).validate_python({"seed": config.seed} | config.tiny)
+        return TypeAdapter(tiny.Recipe).validate_python(section)
     except ValidationError as error:
         item = error.errors()[0]
         key = ".".join(map(str, item["loc"]))
