@@ -2,6 +2,7 @@
 
 from envs.analyst import Analyst
 from envs.arithmetic import Arithmetic
+from envs.bridges.hosted import Hosted
 from envs.desk import Desk
 from envs.environment import Environment, ToolSpec, tool
 from envs.errors import EnvLost, InputError, ToolError, unknown
@@ -10,6 +11,7 @@ from envs.math import Math
 from envs.named import load_attribute
 from envs.search import Search
 from envs.types import (
+    Approval,
     Completion,
     Cost,
     Episode,
@@ -23,6 +25,7 @@ from envs.types import (
 
 __all__ = [
     "ENVS",
+    "Approval",
     "Completion",
     "Cost",
     "EnvLost",
@@ -63,6 +66,7 @@ ENVS: dict[str, type[Environment]] = {
     "analyst": Analyst,
     "arithmetic": Arithmetic,
     "desk": Desk,
+    "hosted": Hosted,
     "math": Math,
     "search": Search,
 }

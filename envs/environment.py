@@ -20,11 +20,10 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, ClassVar, TypeVar, overload
 
-from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
-from envs.errors import EnvLost, InputError, ToolError, reasons
-from envs.guard import Guard
+from envs.errors import EnvLost, InputError, ToolError
+from envs.guard import Admission, Guard, guard_of
 from envs.threads import in_thread
 from envs.together import together
 from envs.tools import ToolSpec, read_tools
@@ -36,6 +35,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 TOOL_SECONDS = 30.0
 """How long a tool may take, unless its `@tool(timeout=...)` says otherwise."""
+
+_NOTHING = Admission()
 
 
 @overload
@@ -70,8 +71,8 @@ class Environment:
 
     def __init__(self, task: Task, guard: Guard | None = None) -> None:
         self.task = task
-        self.guard = guard or Guard()
-        self.guard.check(self.tools())
+        self.guard = (guard or Guard()).narrowed(guard_of(task))
+        self.guard.check(self.available())
         self.done = False
         """Set it in a tool to end the episode after this turn."""
         self._in_turn = asyncio.Lock()
@@ -80,6 +81,11 @@ class Environment:
     def tasks(cls, split: str) -> list[Task]:
         """The tasks of a split: "train", "validation" or "test". Subclasses may take more options."""
         raise InputError(f"environment {cls.name!r} brings no tasks of its own: name a file under env.data")
+
+    @classmethod
+    def configured(cls) -> type[Environment]:
+        """The environment with what a config says under `env.settings`; those that take something override this."""
+        return cls
 
     @classmethod
     def expert(cls, task: Task) -> list[Message]:
@@ -109,6 +115,10 @@ class Environment:
         """
         return read_tools(cls, Environment)  # type: ignore[arg-type]  # a class is hashable; the stub sees its instances
 
+    def available(self) -> Mapping[str, ToolSpec]:
+        """The tools of this episode: those of the class, unless the task brings its own."""
+        return self.tools()
+
     async def step(self, message: Message) -> tuple[ToolResult, ...]:
         """Carry out every call of a message, results in the order of the calls.
 
@@ -123,40 +133,64 @@ class Environment:
         Raises:
             EnvLost: the environment is gone.
         """
-        spec = self.tools().get(call.name)
+        spec = self.available().get(call.name)
         if spec is None:
-            return _result(call, f"there is no tool {call.name!r}. Tools: {', '.join(self.tools())}.", "unknown_tool")
+            known = ", ".join(self.available())
+            return self._result(call, f"there is no tool {call.name!r}. Tools: {known}.", "unknown_tool")
         try:
             arguments = spec.parse(call.arguments)
-        except ValidationError as error:
-            return _result(call, f"bad arguments: {reasons(error)}", "bad_arguments")
-        if refusal := self.guard.admit(call):
-            return _result(call, refusal, "denied")
+        except ToolError as error:
+            return self._result(call, f"bad arguments: {error}", "bad_arguments")
+        admission = await self.guard.admit(self.task, call, arguments)
+        if admission.refusal is not None:
+            return self._result(call, admission.refusal, "denied", admission=admission)
         async with nullcontext() if spec.is_async else self._in_turn:
-            return await self._execute(call, spec, arguments)
+            return await self._execute(call, spec, arguments, admission)
 
-    async def _execute(self, call: ToolCall, spec: ToolSpec, arguments: dict[str, Any]) -> ToolResult:
+    async def _execute(
+        self, call: ToolCall, spec: ToolSpec, arguments: dict[str, Any], admission: Admission
+    ) -> ToolResult:
         """Run the author's method. The clock starts here: waiting for another tool's turn is not its time."""
         started = time.perf_counter()
 
-        def failed(reason: str, fault: Fault = "raised") -> ToolResult:
-            return _result(call, reason, fault, time.perf_counter() - started)
+        def ended(text: str, fault: Fault | None = "raised") -> ToolResult:
+            return self._result(call, text, fault, seconds=time.perf_counter() - started, admission=admission)
 
         timer = asyncio.timeout(spec.timeout)
         try:
             async with timer:
                 value = await _run(spec, lambda: spec.method(self, **arguments))
-            return _result(call, as_text(value), None, time.perf_counter() - started)
+            return ended(as_text(value), None)
         except EnvLost:
             raise
         except ToolError as error:
-            return failed(str(error))
+            return ended(str(error))
         except (Exception, SystemExit, asyncio.CancelledError) as error:  # the boundary to the author's code
             if isinstance(error, asyncio.CancelledError) and _cancelled():
                 raise
             if timer.expired():
-                return failed(f"{call.name} took longer than {spec.timeout:g} s and was stopped.", "timeout")
-            return failed(f"{type(error).__name__}: {error}")
+                return ended(f"{call.name} took longer than {spec.timeout:g} s and was stopped.", "timeout")
+            return ended(f"{type(error).__name__}: {error}")
+
+    def _result(
+        self,
+        call: ToolCall,
+        content: str,
+        fault: Fault | None = None,
+        *,
+        seconds: float = 0.0,
+        admission: Admission = _NOTHING,
+    ) -> ToolResult:
+        text = _cut(content if fault is None else f"Error: {content}", self.guard.result_chars)
+        return ToolResult(
+            call_id=call.id,
+            name=call.name,
+            content=as_text(text),
+            fault=fault,
+            seconds=seconds,
+            money=admission.price,
+            approvals=admission.approvals,
+        )
 
 
 async def _run(spec: ToolSpec, method: Callable[[], Any]) -> Any:
@@ -170,9 +204,11 @@ def _cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _result(call: ToolCall, content: str, fault: Fault | None = None, seconds: float = 0.0) -> ToolResult:
-    text = as_text(content if fault is None else f"Error: {content}")
-    return ToolResult(call_id=call.id, name=call.name, content=text, fault=fault, seconds=seconds)
+def _cut(text: str, limit: int) -> str:
+    """What the model is shown of a long text. The mark says that it was cut, lest it be taken for the whole."""
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]}\n[cut: the result has {len(text)} characters, of which the first {limit} are shown]"
 
 
 def as_text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a model is told about a tool, read off a method's signature and docstring."""
+"""What a model is told about a tool, as a rule read off a method's signature and docstring."""
 
 from __future__ import annotations
 
@@ -7,13 +7,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
-from typing import Any, get_type_hints
+from typing import Any, Protocol, get_type_hints
 
 import docstring_parser
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.errors import PydanticUserError
 
-from envs.errors import InputError
+from envs.errors import InputError, ToolError, reasons
+
+
+class Arguments(Protocol):
+    """What calls of a tool may carry: `Signature` reads it off a method, `envs.schemas.JsonSchema` takes a schema."""
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema, an object's. Everybody gets the same one: do not write to it."""
+        ...
+
+    def parse(self, text: str) -> dict[str, Any]:
+        """The arguments by name from a call's JSON text; empty text means none.
+
+        Raises:
+            ToolError: what is wrong with them, for the model.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +39,7 @@ class ToolSpec:
 
     name: str
     description: str
-    arguments: type[BaseModel]
-    """Fields are aliased to the parameters, so that no parameter can clash with a name of pydantic's."""
+    arguments: Arguments
     timeout: float
     """Seconds."""
     method: Callable[..., Any]
@@ -43,22 +59,40 @@ class ToolSpec:
     @property
     def parameters(self) -> dict[str, Any]:
         """The JSON schema of the arguments. Everybody gets the same object: do not write to it."""
-        return _parameters_of(self.arguments)
+        return self.arguments.schema
 
     def parse(self, arguments: str) -> dict[str, Any]:
         """The method's keyword arguments from a call's JSON text; empty text means none.
 
         Raises:
-            pydantic.ValidationError: not JSON, not an object, or not what the signature asks for.
+            ToolError: not JSON, not an object, or not what the schema asks for.
         """
-        parsed = self.arguments.model_validate_json(arguments or "{}", strict=True)
+        return self.arguments.parse(arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The arguments of a method, as a pydantic model of its parameters."""
+
+    model: type[BaseModel]
+    """Fields are aliased to the parameters, so that no parameter can clash with a name of pydantic's."""
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        return _parameters_of(self.model)
+
+    def parse(self, text: str) -> dict[str, Any]:
+        try:
+            parsed = self.model.model_validate_json(text or "{}", strict=True)
+        except ValidationError as error:
+            raise ToolError(reasons(error)) from error
         fields = type(parsed).model_fields
         return {str(field.alias): getattr(parsed, name) for name, field in fields.items()}
 
 
 @cache
-def _parameters_of(arguments: type[BaseModel]) -> dict[str, Any]:
-    schema = arguments.model_json_schema()
+def _parameters_of(model: type[BaseModel]) -> dict[str, Any]:
+    schema = model.model_json_schema()
     schema.pop("title", None)
     schema.pop("additionalProperties", None)
     for field in schema["properties"].values():
@@ -104,15 +138,15 @@ def _spec(where: str, name: str, method: Any, timeout: float) -> ToolSpec:
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[f"p{index}"] = (hint, Field(default, **about))
     try:
-        arguments = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
-        arguments.model_json_schema()
+        model = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
+        model.model_json_schema()
     except PydanticUserError as error:
         raise InputError(
             f"tool {where}: a parameter's type has no JSON schema ({error.message.splitlines()[0]}); "
             "use numbers, strings, lists, dicts, Literal, dataclasses or pydantic models"
         ) from error
     description = "\n".join(filter(None, (doc.short_description, doc.long_description)))
-    return ToolSpec(name=name, description=description, arguments=arguments, timeout=timeout, method=method)
+    return ToolSpec(name=name, description=description, arguments=Signature(model), timeout=timeout, method=method)
 
 
 def _parameters(where: str, method: Any) -> list[tuple[inspect.Parameter, Any]]:

@@ -140,6 +140,17 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """Who decided on a call that needed a yes, when, and how. The call itself stands in the turn's message."""
+
+    by: str
+    granted: bool
+    reason: str = ""
+    at: str = ""
+    """ISO 8601, UTC."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToolResult:
     """What one call came to. A fault is the model's to read, not an error of ours."""
 
@@ -148,6 +159,10 @@ class ToolResult:
     content: str
     fault: Fault | None = None
     seconds: float = 0.0
+    money: float = 0.0
+    """In US dollars, where the tool has a price and was carried out."""
+    approvals: tuple[Approval, ...] = ()
+    """The decisions it took, the last of them a refusal if there was one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

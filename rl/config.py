@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from envs.errors import InputError, unknown
 from rl.credit import CREDIT, GIVEN, WHITENED, needs
 from rl.credit.say import annealed
+from rl.guarding import GuardConfig
 from rl.options import checked
 
 CONFIG = "config.json"
@@ -42,6 +43,8 @@ class EnvConfig(Section):
 
     use: str
     """A name from `envs.ENVS`, or `module:attribute`."""
+    settings: dict[str, Any] = {}
+    """What the environment itself takes: arguments of its `configured`."""
     options: dict[str, Any] = {}
     """Arguments of the environment's `tasks`, for every split."""
     data: dict[str, str] = {}
@@ -186,6 +189,9 @@ class EvalConfig(Section):
     """Sampled episodes a task, for pass@k and pass^k."""
     greedy: bool = True
     """Also play each task once at temperature 0."""
+    keep: int | None = Field(None, ge=1)
+    """Keep the checkpoints of so many evaluations with the highest reward, and the newest, in place of the newest
+    `trainer.save_total_limit`."""
 
 
 class Config(Section):
@@ -200,6 +206,7 @@ class Config(Section):
     seed: int = 0
     deterministic: bool = False
     """Same bits from the same seed, at a price in speed."""
+    guard: GuardConfig = GuardConfig()
     rollout: RolloutConfig = RolloutConfig()
     engine: EngineConfig = EngineConfig()
     chat: ChatConfig = ChatConfig()
@@ -244,9 +251,18 @@ def load(path: str | Path, *overrides: str) -> Config:
         raise InputError(f"{path}: not YAML: {error}") from error
     if not isinstance(tree, dict):
         raise InputError(f"{path}: a config is a mapping of keys to values; this is {type(tree).__name__}")
+    return parse(overridden(tree, *overrides), where=str(path))
+
+
+def overridden(tree: dict[str, Any], *overrides: str) -> dict[str, Any]:
+    """The tree with `key=value` overrides applied, in place.
+
+    Raises:
+        InputError: one that is no override, or would put a section where a value is.
+    """
     for override in overrides:
         _apply(tree, override)
-    return parse(tree, where=str(path))
+    return tree
 
 
 def load_run(path: Path, *overrides: str) -> Config:
@@ -320,10 +336,17 @@ def _explain(where: str, item: Any) -> str:
 def _names_at(path: Iterable[str | int]) -> list[str]:
     section: type[BaseModel] = Config
     for name in path:
-        annotation = section.model_fields[str(name)].annotation
-        assert isinstance(annotation, type)
-        section = annotation
+        if isinstance(name, str):  # a place in a list is one of its elements, whose type is the list's
+            section = next(_models(section.model_fields[name].annotation))
     return list(section.model_fields)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections in a type: that of `list[Rule] | None` is Rule."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

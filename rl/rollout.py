@@ -91,14 +91,15 @@ async def _play(env: Environment, policy: Policy, limits: Limits, episode: Episo
 
 async def _play_turn(env: Environment, policy: Policy, limits: Limits, episode: Episode) -> Stop | None:
     """One completion and its calls, added to the episode; the stop it led to, if any."""
-    completion = await policy(episode, env.tools())
+    completion = await policy(episode, env.available())
     episode.cost += completion.cost
+    env.guard.spent += completion.cost
     if completion.finish != "stop":
         episode.turns.append(Turn(completion=completion))
         return Stop.TRUNCATED if completion.finish == "length" else Stop.MAX_TOKENS
     results = await env.step(completion.message)
     episode.turns.append(Turn(completion=completion, results=results))
-    episode.cost += Cost(tool_calls=len(results))
+    episode.cost += Cost(tool_calls=len(results), money=sum(result.money for result in results))
     if env.done or not completion.message.tool_calls:
         return Stop.DONE
     return limits.reached(episode)

@@ -6,6 +6,7 @@ import envs
 import rewards
 from envs.environment import Environment
 from envs.errors import InputError
+from envs.guard import guard_of
 from envs.tasks import check_disjoint, load
 from envs.types import Task
 from rl.config import Config, EnvConfig
@@ -14,12 +15,13 @@ from rl.rollout import Limits, Player
 
 
 def environment(config: Config) -> type[Environment]:
-    """The environment a config names, its tools known to be fit for a model.
+    """The environment a config names, with its settings, its tools known to be fit for a model.
 
     Raises:
-        InputError: there is none of that name, or a tool of it that has no schema.
+        InputError: there is none of that name, a setting it does not take, or a tool of it that has no schema.
     """
-    env = envs.find(config.env.use)
+    found = envs.find(config.env.use)
+    env = found.configured(**checked(found.configured, config.env.settings, "env.settings"))
     env.tools()
     return env
 
@@ -28,7 +30,8 @@ def tasks(config: Config, split: str) -> list[Task]:
     """The tasks of a split, from the config's own data or from the environment.
 
     Raises:
-        InputError: no such split, no tasks in it, or options that the environment does not take.
+        InputError: no such split, no tasks in it, options that the environment does not take, or a task
+            whose `guard` can't be kept.
     """
     data, options = config.env.data, config.env.options
     if not data:
@@ -39,12 +42,21 @@ def tasks(config: Config, split: str) -> list[Task]:
         found = env.tasks(split, **checked(env.tasks, options, "env.options", given=1))
         if not found:
             raise InputError(f"environment {env.name!r} has no tasks in split {split!r}; look at env.options")
-        return found
+        return _guarded(found, env)
     if split not in data:
         raise InputError(f"env.data names no file for split {split!r}, only for {', '.join(data)}")
     if options:
         raise InputError("env.options would have no effect: the tasks come from env.data; remove one of them")
-    return load(data[split], split=split, prompt=config.env.prompt, system=config.env.system)
+    found = load(data[split], split=split, prompt=config.env.prompt, system=config.env.system)
+    return _guarded(found, environment(config))
+
+
+def _guarded(tasks: list[Task], env: type[Environment]) -> list[Task]:
+    """The tasks, known to say nothing of a guard that makes no sense."""
+    for task in tasks:
+        if "guard" in task.item:
+            guard_of(task).check(env.tools())
+    return tasks
 
 
 def check_splits(config: Config) -> None:
@@ -57,11 +69,32 @@ def check_splits(config: Config) -> None:
     check_disjoint({name: tasks(config, name) for name in names})
 
 
-def player(config: Config) -> Player:
-    """What plays and scores episodes by a config's rules."""
-    rollout = config.rollout
+def player(config: Config, *, attended: bool = False) -> Player:
+    """What plays and scores episodes by a config's rules.
+
+    Args:
+        attended: somebody sits at the terminal, and can be asked.
+
+    Raises:
+        InputError: the environment, the reward or the guard can't be made, or the guard would have to ask
+            somebody at the terminal while many episodes run.
+    """
+    rollout, env, guard = config.rollout, environment(config), config.guard.guard()
+    guard.check(env.tools())
+    for approvals in guard.approvals:
+        if approvals.approver.interactive and not attended:
+            raise InputError(
+                f"guard.approval.approver {approvals.approver.name!r} asks at the terminal, which only rft play can "
+                "do; name deny, allow, a function (module:attribute) or a webhook"
+            )
+
+    def make(task: Task) -> Environment:
+        made = env(task)
+        made.guard = made.guard.narrowed(guard)
+        return made
+
     return Player(
-        env=environment(config),
+        env=make,
         reward=rewards.build(config.reward),
         limits=Limits(turns=rollout.turns, tokens=rollout.tokens, seconds=rollout.seconds),
         concurrency=rollout.concurrency,

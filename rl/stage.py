@@ -70,7 +70,7 @@ def play(config: Config, console: Console, *, policy: str, index: int, url: str 
     tasks = scene.tasks(config, config.env.evaluate)
     if not 0 <= index < len(tasks):
         raise InputError(f"--task {index}: there are {len(tasks)} held-out tasks, numbered from 0")
-    player = dataclasses.replace(scene.player(config), retries=0)  # what was shown can't be taken back
+    player = dataclasses.replace(scene.player(config, attended=True), retries=0)  # what was shown can't be taken back
     if policy == "engine":
         return _with_engine(config, console, player, tasks[index], greedy)
     chosen = _without_engine(config, console, policy, url, tasks[index], scene.environment(config))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import create_model
 
-from envs.environment import ToolSpec
+from envs.tools import Signature, ToolSpec
 from envs.types import Message, ToolCall
 
 if TYPE_CHECKING:
@@ -172,7 +172,8 @@ class Template:
             Message(role="assistant", tool_calls=(called,)),
             Message(role="tool", content=_WORD, tool_call_id="call_0_0"),
         )
-        spec = ToolSpec(name=_WORD, description=_WORD, arguments=create_model(_WORD), timeout=1.0, method=clean)
+        nothing = Signature(create_model(_WORD))
+        spec = ToolSpec(name=_WORD, description=_WORD, arguments=nothing, timeout=1.0, method=clean)
         text = self.render(messages, [spec], reply=True)
         heads, tails = set[str](), set[str]()
         for word in re.finditer(_WORD, text):

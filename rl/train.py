@@ -139,7 +139,12 @@ class Training:
         callbacks = [
             OnStep(self._stepped),
             Metrics(self._log),
-            Seal(self.config.output_dir, lambda: {"dealt": self.feed.dealt, "version": self.version}, self.limit),
+            Seal(
+                self.config.output_dir,
+                lambda: {"dealt": self.feed.dealt, "version": self.version},
+                self.limit,
+                self.config.evaluate.keep,
+            ),
             self.interrupt,
         ]
         if "wandb" in self.args.report_to:

@@ -20,7 +20,7 @@ from dataclasses import asdict
 from itertools import takewhile
 from typing import Any
 
-from envs.types import Completion, Cost, Episode, Message, Stop, Task, ToolCall, ToolResult, Turn
+from envs.types import Approval, Completion, Cost, Episode, Message, Stop, Task, ToolCall, ToolResult, Turn
 from rewards.score import Score
 from rl.rollout import Played
 
@@ -94,7 +94,7 @@ def _turn(turn: Turn, before: Sequence[int]) -> Tree:
     keep = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, prompt, strict=False)))
     tree: Tree = {
         "message": _message(completion.message),
-        "results": [asdict(result) for result in turn.results],
+        "results": [_result(result) for result in turn.results],
         "finish": completion.finish,
         "version": completion.version,
         "cost": _cost(completion.cost),
@@ -125,8 +125,19 @@ def _read_turns(actions: Sequence[Mapping[str, Any]]) -> list[Turn]:
             cost=_read_cost(action["cost"]),
         )
         sequence = completion.prompt_ids + completion.token_ids
-        turns.append(Turn(completion=completion, results=tuple(ToolResult(**result) for result in action["results"])))
+        turns.append(Turn(completion=completion, results=tuple(map(_read_result, action["results"]))))
     return turns
+
+
+def _result(result: ToolResult) -> Tree:
+    """Price and approvals only where there are any."""
+    tree = asdict(result)
+    return {name: value for name, value in tree.items() if value or name not in ("money", "approvals")}
+
+
+def _read_result(tree: Mapping[str, Any]) -> ToolResult:
+    approvals = tuple(Approval(**approval) for approval in tree.get("approvals", ()))
+    return ToolResult(**{**tree, "approvals": approvals})
 
 
 def _message(message: Message) -> Tree:

@@ -1,1 +1,1 @@
-"""The OpenAI-shaped API on this machine: files, jobs, graders, models and chat behind one HTTP server."""
+"""The hosted service on this machine: what its jobs mean here, and the server that is asked as the service is."""

@@ -72,13 +72,10 @@ def test_a_budget_of_nothing_is_a_budget():
 
 def test_only_calls_that_are_carried_out_use_the_budget_up():
     guard = Guard(deny=["sell"], calls=1)
-    assert outcome(guard, SELL, ("nothing", "{}"), ("look", '{"x": 1}'), LOOK)[0] == [
-        "denied",
-        "unknown_tool",
-        "bad_arguments",
-        None,
-    ]
-    assert guard.used == {"look": 1}
+    faults, env, _ = outcome(guard, SELL, ("nothing", "{}"), ("look", '{"x": 1}'), LOOK)
+    assert faults == ["denied", "unknown_tool", "bad_arguments", None]
+    assert env.guard.used == {"look": 1}
+    assert guard.used == {}, "what is given is a rule for many episodes"
 
 
 def test_guards_do_not_share_what_was_used():

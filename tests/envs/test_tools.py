@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal, Optional
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
-from envs import Environment, InputError, tool
+from envs import Environment, InputError, ToolError, tool
 
 
 class Place(BaseModel):
@@ -87,7 +87,7 @@ def test_a_parameter_called_title_is_kept():
 
 
 def test_limits_on_a_parameter_are_checked():
-    with pytest.raises(ValidationError, match="amount"):
+    with pytest.raises(ToolError, match="amount"):
         Clerk.tools()["send"].parse(json.dumps(ARGUMENTS | {"amount": -1}))
 
 
@@ -272,6 +272,6 @@ def test_the_schema_accepts_what_validation_accepts(arguments):
     spec = Clerk.tools()["send"]
     try:
         spec.parse(json.dumps(arguments))
-    except ValidationError:
+    except ToolError:
         return
     jsonschema.validate(arguments, parameters())

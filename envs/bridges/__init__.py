@@ -1,0 +1,1 @@
+"""Other people's environments and tools, played as ours."""
