@@ -100,7 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     grading.add_to(command("grade", None, "run, check and test graders of the hosted format"), benching.add_arguments)
 
     sub = command("serve", _serve, "answer the hosted service's API on this machine")
-    sub.add_argument("--host", default="127.0.0.1", help="address to listen on; others than this machine's need a token")
+    sub.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; others than this machine's need a token"
+    )
     sub.add_argument("--port", type=int, default=8000)
     sub.add_argument("--home", type=Path, default=Path("rft_home"), metavar="DIR", help="where everything is kept")
     sub.add_argument("--config", type=Path, metavar="FILE", help="local settings (YAML); the embedded policy if none")

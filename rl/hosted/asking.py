@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from envs.schemas import JsonSchema
 from envs.tasks import messages_of
-from envs.tools import ToolSpec, declared
+from envs.tools import ToolSpec
 from envs.types import Message
 from rl.engines import Sampling
 
@@ -57,9 +58,11 @@ class ChatRequest(Part):
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: Annotated[str, Field(min_length=1)] | Annotated[
-        list[Annotated[str, Field(min_length=1)]], Field(max_length=4)
-    ] | None = None
+    stop: (
+        Annotated[str, Field(min_length=1)]
+        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=4)]
+        | None
+    ) = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool = False
@@ -94,9 +97,12 @@ class ChatRequest(Part):
         """Texts that end an answer."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
-    @property
     def offered(self) -> tuple[ToolSpec, ...]:
-        """What may be called."""
+        """What may be called.
+
+        Raises:
+            InputError: a tool's parameters are no JSON schema of an object.
+        """
         return () if self.tool_choice == "none" else tuple(map(_offered, self.tools))
 
     def conversation(self) -> tuple[Message, ...]:
@@ -115,5 +121,15 @@ class ChatRequest(Part):
 
 def _offered(tool: Tool) -> ToolSpec:
     function = tool.function
-    parameters = function.parameters or {"type": "object", "properties": {}}
-    return declared(function.name, function.description, parameters, timeout=math.inf)
+    schema = {"type": "object", "properties": {}} | function.parameters
+    return ToolSpec(
+        name=function.name,
+        description=function.description,
+        arguments=JsonSchema(schema, f"tools: {function.name}"),
+        timeout=math.inf,
+        method=_elsewhere,
+    )
+
+
+def _elsewhere(environment: object, **arguments: Any) -> Any:
+    raise NotImplementedError("who offers a tool in a chat carries out its calls")

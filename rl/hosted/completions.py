@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from envs.errors import InputError
+from envs.tools import ToolSpec
 from envs.types import Message
 from rl.engines import EngineError
 from rl.hosted.asking import ChatRequest
@@ -32,6 +33,7 @@ class Answer:
     """One request on its way: what is sampled, and how the answer is headed."""
 
     request: ChatRequest
+    tools: tuple[ToolSpec, ...]
     opened: Open
     asks: tuple[Ask, ...]
     """One for each choice."""
@@ -39,7 +41,7 @@ class Answer:
 
     def speech(self) -> Speech:
         turn = sum(message["role"] == "assistant" for message in self.request.messages)
-        return Speech(self.opened.chat, self.request.offered, self.request.stops, turn=turn)
+        return Speech(self.opened.chat, self.tools, self.request.stops, turn=turn)
 
     def usage(self, sampled: int) -> dict[str, int]:
         prompt = len(self.asks[0].prompt_ids)
@@ -68,11 +70,15 @@ async def _prepared(request: ChatRequest, models: Models, voice: Voice) -> Answe
     except InputError as error:
         raise ApiError(400, str(error), param="messages") from error
     try:
+        tools = request.offered()
+    except InputError as error:
+        raise ApiError(400, str(error), param="tools") from error
+    try:
         opened = await voice.open()
     except (EngineError, InputError) as error:
         raise ApiError(503, f"The engine for chats can't be had: {error}", code="engine_unavailable") from error
     try:
-        ids = await asyncio.to_thread(opened.chat.prompt, conversation, request.offered)
+        ids = await asyncio.to_thread(opened.chat.prompt, conversation, tools)
     except InputError as error:
         raise ApiError(400, str(error), param="messages") from error
     room = opened.context - len(ids)
@@ -95,7 +101,8 @@ async def _prepared(request: ChatRequest, models: Models, voice: Voice) -> Answe
     )
     seeds = [None if ask.seed is None else (ask.seed + k) % 2**63 for k in range(request.n)]
     head = {"id": new_id("chatcmpl"), "created": now(), "model": request.model, "system_fingerprint": None}
-    return Answer(request=request, opened=opened, asks=tuple(replace(ask, seed=s) for s in seeds), head=head)
+    asks = tuple(replace(ask, seed=seed) for seed in seeds)
+    return Answer(request=request, tools=tools, opened=opened, asks=asks, head=head)
 
 
 async def _whole(answer: Answer, voice: Voice, http: Request) -> dict[str, Any]:

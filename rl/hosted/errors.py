@@ -1,4 +1,4 @@
-"""Everything that goes wrong in a request, in the shape of the hosted service: `{"error": {message, type, param, code}}`."""
+"""What goes wrong in a request, in the shape of the hosted service: `{"error": {message, type, param, code}}`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from envs.errors import InputError
+from rl.hosted.refusal import Refused
 from rl.hosted.wire import Json
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(InputError)
     async def _input(_: Request, error: InputError) -> Json:
+        if isinstance(error, Refused):
+            return answer(ApiError(400, error.message, param=error.param, code=error.code))
         return answer(ApiError(400, str(error)))
 
     @app.exception_handler(RequestValidationError)

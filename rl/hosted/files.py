@@ -177,4 +177,3 @@ def _shown(name: str) -> str:
     last = name.replace("\\", "/").rpartition("/")[2]
     clean = "".join(letter for letter in last if letter.isprintable()).encode("utf-8", "ignore").decode()
     return clean[:NAME_CHARACTERS] or "file"
-

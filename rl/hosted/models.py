@@ -1,4 +1,4 @@
-"""The models there are, by name: the base, what it is called by clients, and all that jobs have made of it; `/v1/models`."""
+"""The models there are, by name: the base by all its names, and what jobs have made of it; `/v1/models`."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ class Store:
         self._db.executescript(SCHEMA)
 
     def add(self, *rows: File | Job | Event | Checkpoint) -> None:
-        """Keep what is new, all of it or nothing. An event of a cause that is known, or a checkpoint of a step, stays."""
+        """Keep what is new, all of it or nothing. What is there of the same id, cause or step stays as it was."""
         with self._transaction() as db:
             for row in rows:
                 _insert(db, row)

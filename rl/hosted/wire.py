@@ -131,7 +131,9 @@ class BodyLimit:
 
     async def _refuse(self, upload: bool, scope: Scope, receive: Receive, send: Send) -> None:
         if upload:
-            what = f"The file is larger than {self._file_bytes // MEGABYTE} MB, which is the limit of one file; split it"
+            what = (
+                f"The file is larger than {self._file_bytes // MEGABYTE} MB, which is the limit of one file; split it"
+            )
         else:
             what = f"The body of this request is larger than {self._body_bytes // MEGABYTE} MB"
         error = {"message": what, "type": "invalid_request_error", "param": None, "code": "request_too_large"}

@@ -46,7 +46,9 @@ def test_a_file_that_a_job_needs_stays(hosting):
     assert hosting.client.files.delete(valid).deleted
 
 
-@pytest.mark.parametrize("name", ["../../evil.jsonl", "/etc/passwd", "..\\..\\evil", "a/b/c", "..", "\x00\n", "x" * 4000])
+@pytest.mark.parametrize(
+    "name", ["../../evil.jsonl", "/etc/passwd", "..\\..\\evil", "a/b/c", "..", "\x00\n", "x" * 4000]
+)
 def test_a_name_leads_nowhere(hosting, tmp_path, name):
     made = hosting.client.files.create(file=(name, b"{}"), purpose="fine-tune")
     inside = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}

@@ -1,9 +1,8 @@
 """What the records of a run tell of a job, however often and by whomever they are read."""
 
-
 import pytest
 
-from envs.types import Task
+from envs.types import Cost, Task
 from hosting import LETTERS
 from made import played, turn
 from rl import checkpoint
@@ -51,7 +50,10 @@ def step(run, number, *, reward=0.5, valid=None, sealed=None):
     """One training step as a run records it; with `valid` an evaluation and a checkpoint behind it."""
     ticket = Ticket(number - 1, Task.ask("?", id=f"t{number}"))
     sampled = turn(prompt=(1, 2), sampled=(3, 4, 5))
-    group = tuple(played(f"t{number}", value, sample=k, turns=(sampled,)) for k, value in enumerate((reward, reward)))
+    group = tuple(
+        played(f"t{number}", value, sample=k, turns=(sampled,), cost=Cost(sampled_tokens=3))
+        for k, value in enumerate((reward, reward))
+    )
     run.record(number - 1, Group(ticket=ticket, played=group))
     run.metrics.append({"step": number, "loss": 0.1})
     if valid is not None:

@@ -22,7 +22,10 @@ GRADERS = {
         "reference": "{{item.answer}}",
         "evaluation_metric": "fuzzy_match",
     },
-    "python": {"type": "python", "source": "def grade(sample, item):\n    return len(sample['output_text']) / item['n']"},
+    "python": {
+        "type": "python",
+        "source": "def grade(sample, item):\n    return len(sample['output_text']) / item['n']",
+    },
     "score_model": {
         "type": "score_model",
         "model": "judge",
@@ -170,15 +173,20 @@ def test_a_body_that_can_not_be_read_is_refused_in_the_hosted_shape(judged, body
     assert (error["type"], error["code"]) == ("invalid_request_error", code)
 
 
-def test_half_a_surrogate_goes_in_and_out(judged):
-    body = (
-        rb'{"grader": {"type": "string_check", "name": "\ud800", "input": "\ud800", "reference": "\ud800", '
-        rb'"operation": "eq"}, "model_sample": "\ud800"}'
-    )
+@pytest.mark.parametrize(("where", "status"), [("item", 200), ("text", 400)])
+def test_half_a_surrogate_breaks_nothing(judged, where, status):
+    body = {
+        "grader": {"type": "string_check", "input": "{{item.x}}", "reference": "a", "operation": "ne"},
+        "item": {"x": "\ud800" if where == "item" else ""},
+        "model_sample": "\ud800" if where == "text" else "",
+    }
     answer = judged.ask(
-        "POST", "/v1/fine_tuning/alpha/graders/run", content=body, headers={"content-type": "application/json"}
+        "POST",
+        "/v1/fine_tuning/alpha/graders/run",
+        content=json.dumps(body),
+        headers={"content-type": "application/json"},
     )
-    assert answer.status_code == 200 and answer.json()["reward"] == 1
+    assert answer.status_code == status, answer.text
 
 
 def test_unknown_paths_and_methods_have_the_hosted_shape(judged):
