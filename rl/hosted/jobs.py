@@ -45,6 +45,10 @@ class Jobs:
             ApiError: 429, the queue is full.
         """
         asked = body.read(tree)
+        if asked.reinforcement is None:
+            raise Refused(
+                "This server runs jobs of the method reinforcement", param="method.type", code="unsupported_value"
+            )
         if len(self.store.jobs_in("queued")) >= QUEUE:
             raise ApiError(429, f"{QUEUE} jobs are waiting, and no more can; cancel one, or wait until one has ended")
         id, seed = new_id("ftjob"), asked.seed if asked.seed is not None else secrets.randbelow(SEEDS)

@@ -148,17 +148,13 @@ class Store:
         self, kind: type[Row], *, after: str | None, limit: int, newest_first: bool = True, **equal: Any
     ) -> list[Row] | None:
         """Up to `limit` that follow the one with the id `after` (None: from the start); None if there is no such id."""
-        start = None
-        with self._transaction() as db:
-            if after is not None:
-                start = db.execute(f"SELECT seq FROM {TABLES[kind]} WHERE id = ?", [after]).fetchone()
-                if start is None:
-                    return None
+        if after is not None and self.get(kind, after) is None:
+            return None
         where = [f"{name} = ?" for name in equal]
-        values = list(equal.values())
-        if start is not None:
-            where.append("seq < ?" if newest_first else "seq > ?")
-            values.append(start["seq"])
+        values: list[Any] = list(equal.values())
+        if after is not None:
+            where.append(f"seq {'<' if newest_first else '>'} (SELECT seq FROM {TABLES[kind]} WHERE id = ?)")
+            values.append(after)
         clause = f"WHERE {' AND '.join(where)}" if where else ""
         order = "DESC" if newest_first else "ASC"
         return self._select(kind, f"{clause} ORDER BY seq {order} LIMIT ?", [*values, limit])

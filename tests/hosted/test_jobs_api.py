@@ -128,6 +128,7 @@ def test_too_many_validation_rows_are_refused(hosting, files):
         ({"seed": "x"}, "seed", "invalid_type"),
         ({"metadata": {"a": 1}}, "metadata.a", "invalid_type"),
         ({"method": {"type": "dpo", "dpo": {}}}, "method.type", "unsupported_value"),
+        ({"method": {"type": "supervised"}}, "method.type", "unsupported_value"),
     ],
 )
 def test_a_job_that_can_not_be_is_refused_by_its_param(hosting, files, change, param, code):
