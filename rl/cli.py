@@ -17,8 +17,9 @@ from rich.console import Console
 from envs.errors import InputError
 from rl import benching, grading
 from rl.collect import StepLost
-from rl.config import load, load_run
+from rl.config import Config, load, load_run
 from rl.engines import EngineError
+from rl.hosted import bundle
 from rl.policy import PolicyError
 
 OK, NO, BAD_INPUT, BROKEN, INTERRUPTED = 0, 1, 2, 3, 130
@@ -84,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("train", _train, "train a policy")
     sub.add_argument("--resume", action="store_true", help="go on with the run in output_dir")
-    _config(sub)
+    _config(sub, what="a YAML file, or a hosted job: job.json or the folder it lies in")
 
     sub = command("eval", _eval, "measure a policy on held-out tasks")
     sub.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to FILE")
@@ -112,9 +113,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _config(parser: argparse.ArgumentParser, default: Path | None = None) -> None:
+def _config(
+    parser: argparse.ArgumentParser, default: Path | None = None, what: str = "a YAML file, or a run directory"
+) -> None:
     if default is None:
-        parser.add_argument("config", type=Path, help="a YAML file, or a run directory")
+        parser.add_argument("config", type=Path, help=what)
     else:
         parser.add_argument("--config", type=Path, default=default)
     parser.add_argument(
@@ -143,7 +146,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    config = load(arguments.config, *arguments.overrides)  # before the imports below, which take seconds
+    config = _read(arguments.config, arguments.overrides)  # before the imports below, which take seconds
     from rl.train import Training
     from rl.watch import Screen, Watcher
 
@@ -160,6 +163,17 @@ def _train(arguments: argparse.Namespace) -> int:
         how = "interrupted; go on with --resume" if trained.interrupted else "done"
         console.print(f"{how}: {trained.steps} steps in {trained.seconds:.0f} s, run {trained.run}", highlight=False)
     return INTERRUPTED if trained.interrupted else OK
+
+
+def _read(path: Path, overrides: Sequence[str]) -> Config:
+    """The config in a file, or what the job in one comes to here."""
+    if not bundle.is_one(path):
+        return load(path, *overrides)
+    found = bundle.planned(bundle.load(path), *overrides, processes=int(os.environ.get("WORLD_SIZE", "1")))
+    if int(os.environ.get("RANK", "0")) == 0:
+        for line in found.said:
+            print(f"rft: {line}", file=sys.stderr)
+    return found.config
 
 
 def _eval(arguments: argparse.Namespace) -> int:

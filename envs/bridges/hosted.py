@@ -235,7 +235,7 @@ def tools_of(row: Mapping[str, Any], where: str) -> dict[str, ToolSpec]:
         InputError: they are no function tools, or two have one name.
     """
     try:
-        tools = _TOOLS.validate_python(row.get("tools") or [], strict=True)
+        tools = _TOOLS.validate_python([] if row.get("tools") is None else row["tools"], strict=True)
     except ValidationError as error:
         raise InputError(f"{where}: tools: {reasons(error)}") from error
     found = {}
