@@ -17,7 +17,7 @@ from rl.hosted.local import Base, Local
 from rl.hosted.models import Models
 from rl.hosted.places import Places
 from rl.hosted.refusal import Refused
-from rl.hosted.store import File, Job, Store, new_id, now
+from rl.hosted.store import File, Job, Status, Store, new_id, now
 from rl.journal import write_whole
 
 QUEUE = 16
@@ -91,7 +91,7 @@ class Jobs:
             ApiError: 404; 400, it has ended.
         """
         job, told = self.get(id), event(id, "The job was cancelled")
-        waiting = ("validating_files", "queued", "paused")
+        waiting: tuple[Status, ...] = ("validating_files", "queued", "paused")
         moved = self.store.move(id, "cancelled", expect=waiting, tell=[told], finished_at=now())
         moved = moved or self.store.move(id, expect=("running",), wish="cancel")
         if moved is None:

@@ -65,6 +65,13 @@ def router(jobs: Jobs) -> APIRouter:
         """Go on with it."""
         return shown.job(jobs.resume(job_id))
 
+    _add_told(api, jobs)
+    return api
+
+
+def _add_told(api: APIRouter, jobs: Jobs) -> None:
+    """What a job tells: its events and its checkpoints."""
+
     @api.get("/{job_id}/events", response_model=None)
     def events(
         job_id: str, after: str | None = None, limit: Limit = 20, stream: bool = False
@@ -83,8 +90,6 @@ def router(jobs: Jobs) -> APIRouter:
         jobs.get(job_id)
         found = _page(jobs, Checkpoint, after, limit + 1, job=job_id)
         return page([shown.checkpoint(checkpoint) for checkpoint in found], limit)
-
-    return api
 
 
 def _page(jobs: Jobs, kind: type[Row], after: str | None, limit: int, **equal: Any) -> list[Row]:

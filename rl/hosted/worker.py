@@ -48,8 +48,7 @@ class Worker:
     async def run(self) -> None:
         """Run jobs until cancelled: those that a stopped server left running first, then the queue in its order."""
         for job in self.store.jobs_in("running"):
-            told = event(job.id, "The server was started again; the job goes on from its last checkpoint")
-            self.store.move(job.id, expect=("running",), tell=[told])
+            self.store.add(event(job.id, "The server was started again; the job goes on from its last checkpoint"))
         while True:
             waiting = [*self.store.jobs_in("running"), *self.store.jobs_in("queued")]
             if not waiting:
