@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +31,7 @@ from rl.hosted.voice import Voice
 from rl.hosted.wire import BodyLimit, Json
 from rl.hosted.worker import Worker
 from rl.lock import Lock
+from rl.machine import installed
 
 Section = TypeVar("Section", bound=Model)
 
@@ -106,7 +106,7 @@ def make(server: Server, *, token: str | None = None) -> FastAPI:
 
     app = FastAPI(
         title="LocalRFT",
-        version=version("localrft"),
+        version=installed("localrft") or "unknown",
         lifespan=lifespan,
         default_response_class=Json,
         redirect_slashes=False,

@@ -51,6 +51,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, number)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen()  # before the address is told: who hears of it may ask at once
     except OSError as error:
         raise InputError(f"can't listen on {host}:{port}: {error.strerror}; name another --host or --port") from error
     return listening

@@ -45,7 +45,7 @@ class Speech:
         if stopped:
             self.finish = "stop"
         elif piece.finish is not None:
-            self.finish = "tool_calls" if message.tool_calls else piece.finish
+            self.finish = "tool_calls" if message.tool_calls and piece.finish == "stop" else piece.finish
         return self._new(text if self.finish else self._certain(message, text))
 
     def message(self) -> Message:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from envs.errors import InputError
 from rl import cli
 from rl.engines import EngineError
 from rl.hosted.base import BaseModel
@@ -119,6 +120,16 @@ class Worker:
         while held(self.places.run(job.id) / ".lock"):  # the process of a killed server takes a moment to notice
             await asyncio.sleep(LOOK)
         child = self._child = await Child.start(self.places.log(job.id), "train", str(self.places.config(job.id)))
+        try:
+            code = await self._accompany(job, child, follower)
+        except Exception:
+            await child.end()  # or it would train beside the next job
+            raise
+        self._child = None
+        return code, child.reason()
+
+    async def _accompany(self, job: Job, child: Child, follower: Follower) -> int:
+        """Tell what a run does, and the run what is wished, until it has ended."""
         asked = False
         while child.code is None:
             wish = self._wish(job)
@@ -127,11 +138,11 @@ class Worker:
             elif wish == "pause" and not asked:
                 child.interrupt()
                 asked = True
-            await asyncio.to_thread(follower.look)
+            with suppress(InputError):  # read while the run took steps back; at its end nothing is suppressed
+                await asyncio.to_thread(follower.look)
             with suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(child.wait()), LOOK)
-        self._child = None
-        return child.code, child.reason()
+        return child.code
 
     def _wish(self, job: Job) -> str | None:
         found = self.store.get(Job, job.id)
