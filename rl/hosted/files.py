@@ -12,8 +12,9 @@ from fastapi import APIRouter, Form, Query, UploadFile
 from fastapi.responses import FileResponse
 
 from rl.hosted.errors import ApiError, missing
+from rl.hosted.rows import FILE_BYTES
 from rl.hosted.store import File, Store, new_id, now
-from rl.hosted.wire import FILE_BYTES, MEGABYTE, StrictRoute
+from rl.hosted.wire import MEGABYTE, StrictRoute
 from rl.journal import needs_space, sync_directory
 
 RESULTS = "fine-tune-results"

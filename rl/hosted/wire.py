@@ -13,9 +13,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rl.hosted.rows import FILE_BYTES
+
 MEGABYTE = 1 << 20
-FILE_BYTES = 512 * MEGABYTE
-"""Of one uploaded file, as the hosted service has it."""
 ENVELOPE = MEGABYTE
 """What a form may hold around its file."""
 BODY_BYTES = 16 * MEGABYTE
