@@ -20,6 +20,7 @@ from rl.collect import StepLost
 from rl.config import Config, load, load_run
 from rl.engines import EngineError
 from rl.hosted import bundle
+from rl.hosted import commands as commands_of_jobs
 from rl.policy import PolicyError
 
 OK, NO, BAD_INPUT, BROKEN, INTERRUPTED = 0, 1, 2, 3, 130
@@ -107,6 +108,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--port", type=int, default=8000)
     sub.add_argument("--home", type=Path, default=Path("rft_home"), metavar="DIR", help="where everything is kept")
     sub.add_argument("--config", type=Path, metavar="FILE", help="local settings (YAML); the embedded policy if none")
+
+    commands_of_jobs.add_import(command("import", None, "make a project of the files of a hosted job"))
+    commands_of_jobs.add_export(
+        command("export", None, "write a project out for another trainer, and say what is lost")
+    )
 
     sub = command("doctor", _doctor, "what this machine can run, and what is missing")
     sub.add_argument("--json", action="store_true", help="print JSON")

@@ -28,7 +28,7 @@ def batch_size(rows: int) -> int:
 
     Example: 12 rows 4, 100 rows 8 (nearer to 6.25 than 4 is, in ratio), 1,000 rows 64.
     """
-    return min(rows, 64, max(4, 2 ** round(math.log2(max(rows / 16, 1)))))
+    return min(rows, 64, max(4, 1 << round(math.log2(max(rows / 16, 1)))))
 
 
 def n_epochs(rows: int, batch: int) -> int:

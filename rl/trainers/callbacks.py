@@ -68,7 +68,7 @@ class Seal(TrainerCallback):
             if self._limit is not None:
                 checkpoint.keep(self._run, self._limit, also=[state.best_global_step])
             if self._best is not None:
-                earned = {line["step"]: line["eval_reward"] for line in state.log_history if "eval_reward" in line}
+                earned = {int(line["step"]): line["eval_reward"] for line in state.log_history if "eval_reward" in line}
                 checkpoint.keep(self._run, 1, also=checkpoint.best(earned, self._best))
         process.wait_for_everyone()
 

@@ -224,6 +224,15 @@ def test_what_no_server_could_answer_is_answered_here(server: Server, call: tupl
     assert (episode.turns[0].results[0].fault, server.heard) == (fault, [])
 
 
+def test_a_guard_in_a_row_narrows_its_tools(server: Server) -> None:
+    server.answer = lambda request: (200, {"output": "x"})
+    task = task_of(ROW | {"guard": {"deny": ["look"]}}, "row 1")
+    episode = played(env(server), said("", ("look", "{}"), ("search", "{}")), said("done"), task=task)
+    assert [result.fault for result in episode.turns[0].results] == ["denied", None]
+    with pytest.raises(InputError, match="guard"):
+        env(server)(task_of(ROW | {"guard": "no"}, "row 1"))
+
+
 @pytest.mark.parametrize(
     ("row", "wrong"),
     [

@@ -45,6 +45,7 @@ def made(
     local: Local | None = None,
     overrides: tuple[str, ...] = (),
     processes: int = 1,
+    integrations: list[Any] | None = None,
     **reinforcement: Any,
 ) -> Plan:
     method = {"grader": GRADER, "hyperparameters": hyperparameters or {}, **reinforcement}
@@ -53,6 +54,7 @@ def made(
         "training_file": "train.jsonl",
         "validation_file": "valid.jsonl",
         "method": {"type": "reinforcement", "reinforcement": method},
+        "integrations": integrations,
     }
     return plan(
         body.read(job),
@@ -159,6 +161,12 @@ def test_the_local_settings_say_how_to_run_and_the_job_what(tmp_path: Path) -> N
     assert "judge" not in config.reward, "no grader of this job asks a model"
 
 
+def test_an_integration_is_not_passed_over_in_silence(tmp_path: Path) -> None:
+    found = made(tmp_path, integrations=[{"type": "wandb", "wandb": {"project": "p"}}])
+    (said,) = found.said
+    assert "nothing is sent to wandb" in said and "report_to" not in found.config.trainer
+
+
 def test_overrides_have_the_last_word(tmp_path: Path) -> None:
     config = made(tmp_path, overrides=("rollout.max_tokens=7", "trainer.max_steps=2", "model=other/model")).config
     assert (config.rollout.max_tokens, config.trainer["max_steps"], config.model) == (7, 2, "other/model")
@@ -182,7 +190,8 @@ def test_a_job_with_tools_is_many_turns_and_its_servers_reach_the_environment(tm
     }
     servers = [{"name": "search", "server_url": "http://127.0.0.1:1/", "headers": {"X-Key": "k"}}]
     found = made(tmp_path, tools=servers, max_episode_steps=5, **rows_with_tools)
-    assert (found.config.rollout.turns, found.config.rollout.retries) == (5, 0)
+    rollout = found.config.rollout
+    assert (rollout.turns, rollout.retries, rollout.seconds) == (5, 0, 3600.0)
     env = scene.environment(found.config)
     (task, *_) = scene.tasks(found.config, "validation")
     assert list(env(task).available()) == ["search"]
