@@ -30,7 +30,7 @@ from runs import descendants  # noqa: E402
 ROOT = Path(__file__).parents[2]
 LOCAL = {
     "unsafe_python": UNSAFE,
-    "tiny": {"steps": 30, "demonstrations": 60, "batch": 4},
+    "tiny": {"steps": 8, "demonstrations": 16, "batch": 2},
     "rollout": {"max_tokens": 16},
     "engine": {"max_model_len": 512, "kv_cache_memory_bytes": 1 << 26},
     "lora": {"r": 8, "lora_alpha": 16},
