@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,22 +65,16 @@ def router(models: Models, voice: Voice) -> APIRouter:
 
 async def _prepared(request: ChatRequest, models: Models, voice: Voice) -> Answer:
     adapter = models.adapter(request.model)
-    try:
+    with _about("messages"):
         conversation = request.conversation()
-    except InputError as error:
-        raise ApiError(400, str(error), param="messages") from error
-    try:
+    with _about("tools"):
         tools = request.offered()
-    except InputError as error:
-        raise ApiError(400, str(error), param="tools") from error
     try:
         opened = await voice.open()
     except (EngineError, InputError) as error:
         raise ApiError(503, f"The engine for chats can't be had: {error}", code="engine_unavailable") from error
-    try:
+    with _about("messages"):
         ids = await asyncio.to_thread(opened.chat.prompt, conversation, tools)
-    except InputError as error:
-        raise ApiError(400, str(error), param="messages") from error
     room = opened.context - len(ids)
     asked = request.max_completion_tokens or request.max_tokens
     if room < 1 or (asked is not None and asked > room):
@@ -103,6 +97,15 @@ async def _prepared(request: ChatRequest, models: Models, voice: Voice) -> Answe
     head = {"id": new_id("chatcmpl"), "created": now(), "model": request.model, "system_fingerprint": None}
     asks = tuple(replace(ask, seed=seed) for seed in seeds)
     return Answer(request=request, tools=tools, opened=opened, asks=asks, head=head)
+
+
+@contextmanager
+def _about(param: str) -> Iterator[None]:
+    """What can't be used is told by the field it stands in."""
+    try:
+        yield
+    except InputError as error:
+        raise ApiError(400, str(error), param=param) from error
 
 
 async def _whole(answer: Answer, voice: Voice, http: Request) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from envs.errors import InputError
 from rl.config import ChatConfig, EngineConfig
 from rl.engines import EngineError, Piece, Sampling
 from rl.loop import BackgroundLoop
@@ -130,6 +131,8 @@ class Voice:
     def _start(self, model: str) -> Open:
         from rl.session import open_chat, read_tokenizer
 
+        if self.engine.kind != "vllm":
+            raise InputError(f"chats need engine.kind vllm, which has many adapters at once, not {self.engine.kind}")
         chat = open_chat(self.chat, read_tokenizer(model))
         loop = BackgroundLoop()
         try:
