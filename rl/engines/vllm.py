@@ -314,7 +314,7 @@ def _piece(out: Any) -> Piece:
     if out.finish_reason not in ("stop", "length", None):
         raise EngineError(f"vLLM ended a request with {out.finish_reason!r}")
     ids = tuple(out.token_ids)
-    finish: Finish | None = {"stop": "stop", "length": "length"}.get(out.finish_reason)
+    finish: Finish | None = out.finish_reason
     places = tuple({token: float(one.logprob) for token, one in at.items()} for at in out.logprobs or ())
     return Piece(token_ids=ids, logprobs=places, finish=finish)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,7 +93,7 @@ class Voice:
         """The accelerator is free again."""
         self._training = False
 
-    async def stream(self, ask: Ask) -> AsyncIterator[Piece]:
+    async def stream(self, ask: Ask) -> AsyncGenerator[Piece, None]:
         """Sample one answer, as it comes; who stops listening ends it.
 
         Raises:
@@ -149,7 +149,7 @@ class Voice:
         limits = {"max_model_len": arguments.pop("max_model_len")} if "max_model_len" in arguments else {}
         return await VllmEngine.open(
             model=model,
-            lora=LORA_DEFAULTS | self.lora,
+            lora={**LORA_DEFAULTS, **self.lora},
             handover="adapter",
             dtype=self.engine.dtype,
             adapters=SIDE_BY_SIDE,

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -42,7 +43,7 @@ def _end_with_the_server() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-COMMANDS = {"train": train, "base": make_base}
+COMMANDS: dict[str, Callable[..., int]] = {"train": train, "base": make_base}
 
 if __name__ == "__main__":
     threading.Thread(target=_end_with_the_server, daemon=True, name="end-with-the-server").start()
