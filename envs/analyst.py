@@ -10,23 +10,22 @@ Databases are made from numbers, and a number belongs to exactly one split, by a
 from __future__ import annotations
 
 import itertools
-import json
 import random
-from collections.abc import Mapping
-from contextvars import ContextVar
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
 from envs.databases import Difficulty
-from envs.desk import Call, calling
 from envs.environment import Environment, tool
 from envs.errors import InputError, ToolError, reasons, unknown
 from envs.guard import Guard
 from envs.questions import Scalar, Value, matches, question
+from envs.script import Call, script
 from envs.sqlite import Limits, Read, ReadOnly, Refused, Table, covers
 from envs.tasks import split_of
-from envs.types import Message, Task, ToolCall, ToolResult
+from envs.types import Message, Task
 
 SYSTEM = (
     "You are an analyst. Look at the tables, read the data with SQL (SQLite), and call answer once: with a value, "
@@ -37,7 +36,6 @@ COUNTS = {"train": 400, "validation": 100, "test": 100}
 NUMBERS = range(1000, 10000)
 MOST = 1500
 
-_CALL: ContextVar[str] = ContextVar("id of the call being carried out")
 _TABLES = TypeAdapter(dict[str, Table])
 _VALUE: TypeAdapter[Value] = TypeAdapter(Value)
 _NEEDS = TypeAdapter(list[Read])
@@ -61,10 +59,6 @@ class Analyst(Environment):
         self._database: ReadOnly | None = None
         self._reads: set[Read] = set()
         self._answer: Value = None
-        self._steps: list[dict[str, Any]] = []
-        self._violations: list[dict[str, Any]] = []
-        self._seen: set[str] = set()
-        self._progressed: set[str] = set()
 
     @classmethod
     def tasks(cls, split: str, *, difficulty: Difficulty = "standard", count: int | None = None) -> list[Task]:
@@ -97,7 +91,7 @@ class Analyst(Environment):
         tables = dict.fromkeys(table for table, _ in task.item["needs"])
         calls: list[Call] = [("list_tables", {}), *(("describe", {"table": table}) for table in tables)]
         calls += [("query", {"sql": task.item["sql"]}), ("answer", {"value": task.item["goal"]})]
-        return [calling(f"call-{number}", call) for number, call in enumerate(calls)]
+        return script(calls)
 
     async def setup(self) -> None:
         """Make the database, in memory and for this episode alone."""
@@ -108,11 +102,6 @@ class Analyst(Environment):
         if self._database is not None:
             self._database.close()
 
-    async def call(self, call: ToolCall) -> ToolResult:
-        """Carry out one call, under its id in the record of steps."""
-        _CALL.set(call.id)
-        return await super().call(call)
-
     def state(self) -> Mapping[str, Any]:
         """The answer, in the goal's own words where it comes to the goal, and how it came about.
 
@@ -121,12 +110,12 @@ class Analyst(Environment):
         executed call; a table that matters described, a query that reads all that matters, and the right
         answer are progress, each once.
         """
-        return {"answer": self._answer, "goal": self._goal, "violations": self._violations, "steps": self._steps}
+        return {"answer": self._answer, "goal": self._goal} | self.steps.account()
 
     @tool
     def list_tables(self) -> list[str]:
         """List the tables of the database."""
-        self._note("list_tables", progress="list_tables")
+        self.steps.note(progress="list_tables")
         return list(self._tables)
 
     @tool
@@ -138,7 +127,7 @@ class Analyst(Environment):
         """
         found = self._tables.get(table)
         needed = any(table == name for name, _ in self._needs)
-        self._note("describe", table, progress=f"describe {table}" if needed else None)
+        self.steps.note(progress=f"describe {table}" if needed else None)
         if found is None:
             raise ToolError(f"{unknown('table', table, self._tables)}.")
         return {"columns": dict(found.columns), "rows": len(found.rows)}
@@ -155,14 +144,14 @@ class Analyst(Environment):
         try:
             found = self._database.query(sql)
         except Refused as error:
-            self._note("query", sql, violation="tried to change the database" if error.change else None)
+            self.steps.note(violation="tried to change the database" if error.change else None)
             raise
         except ToolError:
-            self._note("query", sql)
+            self.steps.note()
             raise
         reads = found.reads if found.rows else frozenset()
         self._reads |= reads
-        self._note("query", sql, progress="query" if covers(reads, self._needs) else None)
+        self.steps.note(progress="query" if covers(reads, self._needs) else None)
         more = {"more": "there are more rows; ask for less"} if found.more else {}
         return {"columns": found.columns, "rows": found.rows} | more
 
@@ -174,32 +163,68 @@ class Analyst(Environment):
             value: a number or a text; a list of them for several; a list of rows for several columns.
         """
         if self.done:
-            self._note("answer", value)
+            self.steps.note()
             raise ToolError("there was an answer before; the first one counts.")
         self.done = True
         said = _listed(value)
         right = matches(said, self._goal, bool(self.task.item.get("ordered")))
         looked = covers(self._reads, self._needs)
         self._answer = self._goal if right else said
-        self._note(
-            "answer",
-            value,
+        self.steps.note(
             progress="answer" if right and looked else None,
             violation=None if looked else "answered without reading what it takes",
         )
         return "ok"
 
-    def _note(self, name: str, *arguments: Any, progress: str | None = None, violation: str | None = None) -> None:
-        """Record an executed call. A step of progress counts once; repeats are calls with the same arguments."""
-        call = json.dumps([name, *arguments])
-        fresh = progress is not None and progress not in self._progressed
-        facts = {"progress": fresh, "violation": violation is not None, "repeat": call in self._seen}
-        self._steps.append({"call_id": _CALL.get(""), "tool": name} | facts)
-        self._seen.add(call)
-        if progress is not None:
-            self._progressed.add(progress)
-        if violation is not None:
-            self._violations.append({"call_id": _CALL.get(""), "tool": name, "reason": violation})
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slips:
+    """How often a scripted demonstration goes wrong; each number is a probability.
+
+    With these, about half of the demonstrations succeed: a policy warm-started on them can do every step,
+    and has bad habits that a reward can take away.
+    """
+
+    blind: float = 0.15
+    """Look at no table before the query."""
+    guess: float = 0.1
+    """Answer without a query."""
+    broad: float = 0.3
+    """Leave out the filter."""
+    other: float = 0.15
+    """Count, add up or look for the highest where another of them was asked for."""
+    misread: float = 0.03
+    """Answer with another number than the one that came back."""
+
+
+def demonstration(task: Task, rng: random.Random, slips: Slips = Slips()) -> list[Message]:
+    """The assistant messages of an easy task by somebody who knows the job and is careless about it."""
+    return script(_careless(task, rng, slips))
+
+
+def _careless(task: Task, rng: random.Random, slips: Slips) -> Iterator[Call]:
+    tables = _read(_TABLES, task, "tables")
+    ((name, table),) = tables.items()
+    if rng.random() >= slips.blind:
+        yield "list_tables", {}
+        yield "describe", {"table": name}
+    guessed = rng.randrange(1, 100)
+    if rng.random() < slips.guess:
+        yield "answer", {"value": guessed}
+        return
+    sql: str = task.item["sql"]
+    if rng.random() < slips.broad:
+        sql = sql.partition(" WHERE ")[0]
+    if rng.random() < slips.other:
+        *_, amount = table.columns
+        asked = sql.split()[1]
+        wrong = [each for each in ("COUNT(*)", f"SUM({amount})", f"MAX({amount})") if each != asked]
+        sql = sql.replace(asked, rng.choice(wrong), 1)
+    yield "query", {"sql": sql}
+    database = ReadOnly(tables, Limits())
+    (((found,),),) = (database.query(sql).rows,)
+    database.close()
+    yield "answer", {"value": guessed if rng.random() < slips.misread else found}
 
 
 def _listed(value: Value) -> Value:

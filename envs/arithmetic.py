@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import random
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from envs.environment import Environment, tool
 from envs.errors import InputError
 from envs.guard import Guard
+from envs.script import script
 from envs.tasks import split_of
 from envs.types import Message, Task, ToolCall, ToolResult
 
@@ -55,11 +55,7 @@ class Arithmetic(Environment):
     @classmethod
     def expert(cls, task: Task) -> list[Message]:
         """The assistant messages of a perfect episode: a call a turn, then the answer."""
-        messages = []
-        for number, (name, a, b) in enumerate(task.item["calls"]):
-            call = ToolCall(id=f"call-{number}", name=name, arguments=json.dumps({"a": a, "b": b}))
-            messages.append(Message(role="assistant", tool_calls=(call,)))
-        return [*messages, Message(role="assistant", content=task.item["answer"])]
+        return script(((name, {"a": a, "b": b}) for name, a, b in task.item["calls"]), task.item["answer"])
 
     async def call(self, call: ToolCall) -> ToolResult:
         """Carry out one call, and note whether it was the one that the question needed next."""

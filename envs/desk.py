@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from envs.environment import Environment, tool
 from envs.errors import InputError, ToolError
 from envs.guard import Guard
-from envs.types import Message, Task, ToolCall, ToolResult
+from envs.script import Call, script
+from envs.types import Message, Task
 
 Split = Literal["train", "validation", "test", "demonstrations"]
 Difficulty = Literal["easy", "standard", "hard"]
@@ -36,11 +35,6 @@ ANSWER = "Done."
 
 MOST_ORDERS = 20
 
-Call = tuple[str, dict[str, Any]]
-"""A tool and its arguments."""
-
-_CALL: ContextVar[str] = ContextVar("id of the call being carried out")
-
 
 class Desk(Environment):
     """A support desk with orders, a policy and a database."""
@@ -52,9 +46,6 @@ class Desk(Environment):
         self._read: set[str] = set()
         self._checked: set[str] = set()
         self._settled: set[str] = set()
-        self._steps: list[dict[str, Any]] = []
-        self._violations: list[dict[str, Any]] = []
-        self._seen: set[str] = set()
 
     @classmethod
     def tasks(
@@ -86,16 +77,11 @@ class Desk(Environment):
         count = COUNTS[split] if count is None else count
         return [_task(split, index, (orders[0], orders[1]), difficulty) for index in range(count)]
 
-    async def call(self, call: ToolCall) -> ToolResult:
-        """Carry out one call, under its id in the record of steps."""
-        _CALL.set(call.id)
-        return await super().call(call)
-
     @classmethod
     def expert(cls, task: Task) -> list[Message]:
         """The assistant messages of a perfect episode: a call a turn, then the answer."""
         calls = [call for request in task.item["requests"] for call in due_calls(task, request)]
-        return script(calls)
+        return script(calls, ANSWER)
 
     @tool
     async def lookup_order(self, order_id: str) -> dict[str, Any]:
@@ -104,8 +90,8 @@ class Desk(Environment):
         Args:
             order_id: the order's number, as in "4711".
         """
-        order = self._find("lookup_order", order_id)
-        self._note("lookup_order", order_id, progress=order_id not in self._read)
+        order = self._find(order_id)
+        self.steps.note(progress=f"read {order_id}", order=order_id)
         self._read.add(order_id)
         return {name: order[name] for name in ("item", "total", "policy")}
 
@@ -119,11 +105,11 @@ class Desk(Environment):
         """
         rules = self.task.item["policies"].get(policy)
         if rules is None:
-            self._note("check_policy", None, policy, action)
+            self.steps.note(order=None)
             raise ToolError("no such policy.")
         order = next(number for number, record in self._database.items() if record["policy"] == policy)
         right = order in self._read and action == self._requests[order]["action"]
-        self._note("check_policy", order, action, progress=right and order not in self._checked)
+        self.steps.note(progress=f"checked {order}" if right else None, order=order)
         if right:
             self._checked.add(order)
         return {"allowed": rules[action]}
@@ -177,23 +163,20 @@ class Desk(Environment):
         database that were unchecked, forbidden, wrong or not asked for. `steps` holds one record per
         executed call.
         """
-        goal = self.task.item["goal"]
-        return {"database": self._database, "goal": goal, "violations": self._violations, "steps": self._steps}
+        return {"database": self._database, "goal": self.task.item["goal"]} | self.steps.account()
 
-    def _find(self, name: str, order: str) -> dict[str, Any]:
+    def _find(self, order: str) -> dict[str, Any]:
         if order not in self._database:
-            self._note(name, order)
+            self.steps.note(like=order, order=order)
             raise ToolError("no such order.")
         return self._database[order]
 
     def _change(self, name: str, order: str, value: int | str | None = None) -> str:
-        record = self._find(name, order)
+        record = self._find(order)
         reason = self._objection(name, order, value)
-        self._note(name, order, value, progress=reason is None, violation=reason is not None)
+        self.steps.note(progress=None if reason else f"settled {order}", violation=reason, order=order)
         if reason is None:
             self._settled.add(order)
-        else:
-            self._violations.append({"call_id": _CALL.get(""), "tool": name, "order": order, "reason": reason})
         _apply(record, name, value)
         return "ok"
 
@@ -207,15 +190,6 @@ class Desk(Environment):
         if name != request["due"]:
             return "policy forbids it" if name == TOOL_OF[request["action"]] else "not what was due"
         return None if value == request["value"] else "wrong value"
-
-    def _note(
-        self, name: str, order: str | None, *arguments: Any, progress: bool = False, violation: bool = False
-    ) -> None:
-        """Record an executed call. Repeats are calls made before with the same arguments."""
-        call = json.dumps([name, order, *arguments])
-        facts = {"progress": progress, "violation": violation, "repeat": call in self._seen}
-        self._steps.append({"call_id": _CALL.get(""), "tool": name, "order": order} | facts)
-        self._seen.add(call)
 
 
 def due_calls(task: Task, request: Mapping[str, Any]) -> tuple[Call, Call, Call]:
@@ -261,7 +235,7 @@ def demonstration(task: Task, rng: random.Random, noise: Noise = Noise()) -> lis
         if number and rng.random() < noise.stop:
             break
         calls += _careless(task, request, rng, noise)
-    return script(calls)
+    return script(calls, ANSWER)
 
 
 def _careless(task: Task, request: Mapping[str, Any], rng: random.Random, noise: Noise) -> Iterator[Call]:
@@ -286,18 +260,6 @@ def _careless(task: Task, request: Mapping[str, Any], rng: random.Random, noise:
     if rng.random() < noise.slip:
         change = wanted if change == escalation else escalation
     yield change
-
-
-def script(calls: Sequence[Call]) -> list[Message]:
-    """Assistant messages: a call a turn, then the answer."""
-    turns = [calling(f"call-{number}", call) for number, call in enumerate(calls)]
-    return [*turns, Message(role="assistant", content=ANSWER)]
-
-
-def calling(id: str, call: Call) -> Message:
-    """An assistant message with one call."""
-    name, arguments = call
-    return Message(role="assistant", tool_calls=(ToolCall(id=id, name=name, arguments=json.dumps(arguments)),))
 
 
 def _task(split: str, index: int, orders: tuple[int, int], difficulty: Difficulty) -> Task:

@@ -24,6 +24,7 @@ from pydantic_core import to_jsonable_python
 
 from envs.errors import EnvLost, InputError, ToolError
 from envs.guard import Admission, Guard, guard_of
+from envs.steps import CALL, Steps
 from envs.threads import in_thread
 from envs.together import together
 from envs.tools import ToolSpec, read_tools
@@ -73,6 +74,8 @@ class Environment:
         self.task = task
         self.guard = (guard or Guard()).narrowed(guard_of(task))
         self.guard.check(self.available())
+        self.steps = Steps()
+        """What its calls amounted to, where its tools note it; give the account in `state`."""
         self.done = False
         """Set it in a tool to end the episode after this turn."""
         self._in_turn = asyncio.Lock()
@@ -151,6 +154,7 @@ class Environment:
         self, call: ToolCall, spec: ToolSpec, arguments: dict[str, Any], admission: Admission
     ) -> ToolResult:
         """Run the author's method. The clock starts here: waiting for another tool's turn is not its time."""
+        CALL.set((call, arguments))
         started = time.perf_counter()
 
         def ended(text: str, fault: Fault | None = "raised") -> ToolResult:

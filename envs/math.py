@@ -16,11 +16,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from envs.desk import calling
 from envs.environment import Environment, tool
 from envs.errors import InputError, ToolError
 from envs.formula import as_number, evaluate
 from envs.guard import Guard
+from envs.script import script
 from envs.tasks import collect, jsonl_rows, split_of
 from envs.types import Message, Task, ToolCall, ToolResult
 
@@ -96,9 +96,8 @@ class Math(Environment):
     @classmethod
     def expert(cls, task: Task) -> list[Message]:
         """The assistant messages of a perfect episode: a calculation a turn, then the answer."""
-        calls = [("calculate", {"expression": expression}) for expression in task.item["calls"]]
-        turns = [calling(f"call-{number}", call) for number, call in enumerate(calls)]
-        return [*turns, Message(role="assistant", content=task.item["answer"])]
+        calls = (("calculate", {"expression": expression}) for expression in task.item["calls"])
+        return script(calls, task.item["answer"])
 
     async def call(self, call: ToolCall) -> ToolResult:
         """Carry out one call, and note whether it made a step of the problem."""

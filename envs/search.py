@@ -7,11 +7,9 @@ counts only where the documents it rests on were read before, in an earlier turn
 
 from __future__ import annotations
 
-import json
 import logging
 import unicodedata
 from collections.abc import Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from typing import Any, get_args
@@ -20,7 +18,8 @@ from envs.corpus import SPLITS, UNKNOWN, Difficulty, puzzle
 from envs.environment import Environment, tool
 from envs.errors import InputError, ToolError
 from envs.guard import Guard
-from envs.types import Message, Task, ToolCall, ToolResult
+from envs.script import Call, script
+from envs.types import Message, Task, ToolResult
 
 SYSTEM = (
     "You answer questions from a library. Search it, open the documents you need, and follow what they say from one "
@@ -33,8 +32,6 @@ MOST_FOUND = 10
 MOST_OPENED = 12
 """Different documents that an episode may open, so that reading everything is no way to an answer."""
 COUNTS = {"train": 1000, "validation": 200, "test": 200}
-
-_CALL: ContextVar[str] = ContextVar("id of the call being carried out")
 
 
 class Search(Environment):
@@ -59,14 +56,10 @@ class Search(Environment):
         if missing := [number for number in self._evidence if number not in task.files]:
             raise InputError(f"task {task.id!r}: evidence {missing[0]!r} is not among its files")
         self._engine: Engine | None = None
-        self._found: set[str | None] = set()
         self._listed: set[str] = set()
         self._read: dict[str, str] = {}
         self._read_before: frozenset[str] = frozenset()
         self._reply: dict[str, Any] = {"answer": None, "read": False}
-        self._steps: list[dict[str, Any]] = []
-        self._violations: list[dict[str, Any]] = []
-        self._seen: set[tuple[str, str]] = set()
 
     @classmethod
     def tasks(
@@ -104,25 +97,15 @@ class Search(Environment):
     @classmethod
     def expert(cls, task: Task) -> list[Message]:
         """The assistant messages of a perfect episode: a search and a look for each document, then the answer."""
-        calls: list[tuple[str, dict[str, str]]] = []
+        calls: list[Call] = []
         for query, document in zip(task.item["queries"], task.item["evidence"], strict=True):
             calls += [("search", {"query": query}), ("open", {"document": document})]
-        calls.append(("answer", {"text": task.item["answer"]}))
-        made = [
-            ToolCall(id=f"call-{number}", name=name, arguments=json.dumps(arguments))
-            for number, (name, arguments) in enumerate(calls)
-        ]
-        return [Message(role="assistant", tool_calls=(call,)) for call in made]
+        return script([*calls, ("answer", {"text": task.item["answer"]})])
 
     async def step(self, message: Message) -> tuple[ToolResult, ...]:
         """Carry out the calls of a turn. What it opens is not yet read when it answers."""
         self._read_before = frozenset(self._read)
         return await super().step(message)
-
-    async def call(self, call: ToolCall) -> ToolResult:
-        """Carry out one call, under its id in the record of steps."""
-        _CALL.set(call.id)
-        return await super().call(call)
 
     @tool
     def search(self, query: str) -> list[dict[str, str]] | str:
@@ -135,8 +118,7 @@ class Search(Environment):
             self._engine = Engine(self.task.files)
         found = [] if self.done else self._engine.best(query, MOST_FOUND)
         due = self._due()
-        self._note("search", query, progress=due in found and due not in self._found)
-        self._found |= {due} & set(found)
+        self.steps.note(progress=f"found {due}" if due in found else None)
         self._listed.update(found)
         self._still_open()
         if not query.strip():
@@ -155,7 +137,7 @@ class Search(Environment):
         there = document in self._listed
         room = document in self._read or len(self._read) < MOST_OPENED
         opens = there and room and not self.done
-        self._note("open", document, progress=opens and document == self._due())
+        self.steps.note(progress=f"read {document}" if opens and document == self._due() else None)
         self._still_open()
         if not there:
             raise ToolError("no such document among those that your searches listed.")
@@ -172,14 +154,12 @@ class Search(Environment):
             text: the name or the year alone, or "unknown" where the documents do not say.
         """
         if self.done:
-            self._note("answer", text)
+            self.steps.note()
         self._still_open()
         goal = plain(self.task.item["answer"])
         self._reply = {"answer": plain(text), "read": self._read_before.issuperset(self._evidence)}
-        reason = self._objection(goal)
-        self._note("answer", text, progress=self._reply == self._goal(), violation=reason is not None)
-        if reason is not None:
-            self._violations.append({"call_id": _CALL.get(""), "tool": "answer", "reason": reason})
+        right = self._reply == self._goal()
+        self.steps.note(progress="answered" if right else None, violation=self._objection(goal))
         self.done = True
         return "ok"
 
@@ -194,12 +174,7 @@ class Search(Environment):
         rests on were read before the turn that gave it. `violations` holds guesses: an answer, right or
         wrong, that no document the model read can be the ground of. `steps` holds one record per executed call.
         """
-        return {
-            "reply": self._reply,
-            "goal": self._goal(),
-            "violations": self._violations,
-            "steps": self._steps,
-        }
+        return {"reply": self._reply, "goal": self._goal()} | self.steps.account()
 
     def _goal(self) -> dict[str, Any]:
         return {"answer": plain(self.task.item["answer"]), "read": True}
@@ -219,11 +194,6 @@ class Search(Environment):
     def _still_open(self) -> None:
         if self.done:
             raise ToolError("the question is answered.")
-
-    def _note(self, name: str, argument: str, *, progress: bool = False, violation: bool = False) -> None:
-        facts = {"progress": progress, "violation": violation, "repeat": (name, argument) in self._seen}
-        self._steps.append({"call_id": _CALL.get(""), "tool": name} | facts)
-        self._seen.add((name, argument))
 
 
 class Engine:

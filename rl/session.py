@@ -91,7 +91,7 @@ def check(config: Config) -> None:
     if config.model != "tiny":
         open_chat(config.chat, read_tokenizer(config.model))
     elif config.chat != ChatConfig():
-        open_chat(config.chat, tiny.tokenizer())
+        open_chat(config.chat, tiny.tokenizer(tiny.recipe_of(config).lesson))
 
 
 def _check_engine(engine: EngineConfig) -> None:

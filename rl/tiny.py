@@ -1,28 +1,31 @@
 """The embedded policy: a small model made on the spot, so that agentic training can be seen on a CPU.
 
-Nothing is downloaded. The tokenizer is trained on desk episodes, so that a whole episode takes about
-150 tokens; the model has the Qwen3 architecture and well under a million parameters; careless
-demonstrations teach it every step of the job, and bad habits for a reward to take away. What `make`
-leaves behind is an ordinary model directory that transformers and vLLM load like any other.
+Nothing is downloaded. The tokenizer is trained on episodes of the job, so that a whole episode at the
+desk takes about 150 tokens; the model has the Qwen3 architecture and well under a million parameters;
+careless demonstrations teach it every step of the job, and bad habits for a reward to take away. What
+`make` leaves behind is an ordinary model directory that transformers and vLLM load like any other.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from envs.desk import SYSTEM, Desk, Noise, demonstration
+from pydantic import TypeAdapter, ValidationError
+
+from envs.analyst import Slips
+from envs.desk import Noise
 from envs.errors import InputError
-from envs.types import Completion, Episode, Message, Stop, Task, Turn
+from envs.types import Episode
+from rl.config import Config, nearest
+from rl.lessons import LESSONS, Lesson, demonstrations, options
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM, TrainerCallback
@@ -79,9 +82,14 @@ class Recipe:
 
     seed: int = 0
     shape: Shape = field(default_factory=Shape)
+    lesson: Lesson = "desk"
+    """The job that is demonstrated."""
     orders: tuple[int, int] = (1, 2)
-    """Fewest and most orders of a demonstration. What a policy never saw here it won't do at all."""
+    """At the desk: fewest and most orders of a demonstration. What a policy never saw here it won't do at all."""
     noise: Noise = field(default_factory=Noise)
+    """At the desk: how often a demonstration goes wrong."""
+    slips: Slips = field(default_factory=Slips)
+    """Of the analyst: the same."""
     demonstrations: int = 2800
     steps: int = 700
     batch: int = 8
@@ -95,7 +103,7 @@ class Recipe:
     @property
     def digest(self) -> str:
         """A hash of all that the result depends on, 16 hex digits."""
-        body = json.dumps([asdict(self), SPECIAL, PIECES, TEMPLATE, SYSTEM], sort_keys=True)
+        body = json.dumps([asdict(self), SPECIAL, PIECES, TEMPLATE], sort_keys=True)
         return hashlib.sha256(body.encode()).hexdigest()[:16]
 
 
@@ -138,8 +146,9 @@ def make(directory: Path | str, recipe: Recipe | None = None, *, progress: Progr
     from rl.trainers.sft import rows_of
 
     started = time.perf_counter()
-    episodes = demonstrations(recipe.demonstrations, orders=recipe.orders, noise=recipe.noise, seed=recipe.seed)
-    words = tokenizer()
+    own = {option: getattr(recipe, option) for option in options(recipe.lesson)}
+    episodes = demonstrations(recipe.demonstrations, recipe.lesson, seed=recipe.seed, **own)
+    words = tokenizer(recipe.lesson)
     rows = rows_of(episodes, Chat(words), ())  # no tools: the template shows none
     torch.manual_seed(recipe.seed)
     network = model(words, recipe.shape)
@@ -174,8 +183,8 @@ def random_model(directory: Path | str, *, seed: int = 0, shape: Shape | None = 
     return directory
 
 
-def tokenizer(vocabulary: int = 1024) -> PreTrainedTokenizerBase:
-    """A byte-level BPE tokenizer trained on desk episodes; it can write any text.
+def tokenizer(lesson: Lesson = "desk", vocabulary: int = 1024) -> PreTrainedTokenizerBase:
+    """A byte-level BPE tokenizer trained on episodes of a job; it can write any text.
 
     The same in every process. It ends up below `vocabulary`, when there is nothing left to merge.
     """
@@ -194,7 +203,7 @@ def tokenizer(vocabulary: int = 1024) -> PreTrainedTokenizerBase:
         max_token_length=64,
         show_progress=False,
     )
-    bpe.train_from_iterator(_corpus(demonstrations(1000)), trainer)
+    bpe.train_from_iterator(_corpus(demonstrations(1000, lesson)), trainer)
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=bpe,
         eos_token="<|im_end|>",
@@ -227,24 +236,34 @@ def model(words: PreTrainedTokenizerBase, shape: Shape) -> Qwen3ForCausalLM:
     )
 
 
-def demonstrations(
-    count: int, *, orders: Sequence[int] = (1, 3), noise: Noise | None = None, seed: int = 0
-) -> list[Episode]:
-    """Scripted desk episodes, played for real: what the tools answered is in them."""
-    rng = random.Random(f"demonstrations/{seed}")
-    tasks = Desk.tasks("demonstrations", orders=orders, count=count)
-    scripts = [demonstration(task, rng, noise or Noise()) for task in tasks]
+def recipe_of(config: Config) -> Recipe:
+    """How a run's embedded policy is made: as the section `tiny` says, and for the job that is played.
 
-    async def play() -> list[Episode]:
-        return [await _play(task, script) for task, script in zip(tasks, scripts, strict=True)]
+    Raises:
+        InputError: a key that a recipe does not have, one of another lesson, or a wrong type.
+    """
+    _refuse_unknown(Recipe, config.tiny, "tiny")
+    lesson = config.env.use if config.env.use in LESSONS else "desk"
+    try:
+        recipe = TypeAdapter(Recipe).validate_python({"seed": config.seed, "lesson": lesson} | config.tiny)
+    except ValidationError as error:
+        item = error.errors()[0]
+        key = ".".join(map(str, item["loc"]))
+        raise InputError(f"tiny.{key}: {item['msg']}, not {item['input']!r}") from error
+    for other in LESSONS:
+        for name in config.tiny.keys() & set(options(other)) - set(options(recipe.lesson)):
+            raise InputError(f"tiny.{name} would have no effect: it is of lesson {other!r}; remove it")
+    return recipe
 
-    return asyncio.run(play())
 
-
-async def _play(task: Task, script: Sequence[Message]) -> Episode:
-    desk = Desk(task)
-    turns = [Turn(completion=Completion(message=message), results=await desk.step(message)) for message in script]
-    return Episode(id=task.id, env=Desk.name, task=task, turns=turns, stop=Stop.DONE, state=desk.state())
+def _refuse_unknown(kind: Any, given: Mapping[str, Any], where: str) -> None:
+    """Pydantic passes over keys that a dataclass does not have, at any depth."""
+    hints = get_type_hints(kind)
+    for name, value in given.items():
+        if name not in hints:
+            raise InputError(f"{where}: unknown key {name!r}{nearest(name, hints)}")
+        if is_dataclass(hints[name]) and isinstance(value, Mapping):
+            _refuse_unknown(hints[name], value, f"{where}.{name}")
 
 
 def _corpus(episodes: Iterable[Episode]) -> Iterator[str]:

@@ -8,19 +8,18 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from pydantic import TypeAdapter, ValidationError
 from transformers import Qwen3Config, set_seed
 
 from envs.errors import InputError
 from rl import checkpoint, exports, scene, session, tiny
 from rl.collect import Collected, Collector, succeeded
-from rl.config import ADAPTER, BASE, Config, nearest
+from rl.config import ADAPTER, BASE, Config
 from rl.credit.batch import Spread
 from rl.evaluate import Report, summarise
 from rl.feed import Feed
@@ -81,7 +80,7 @@ class Training:
         """Everything that can be wrong with the config and be seen before the run directory is made."""
         session.check(self.config)
         scene.check_splits(self.config)
-        recipe = tiny_recipe(self.config)
+        recipe = tiny.recipe_of(self.config)
         made = Qwen3Config(num_hidden_layers=recipe.shape.layers)
         check_targets(made if self.config.model == "tiny" else read_network(self.config.model), self.lora)
 
@@ -350,7 +349,7 @@ def model_path(config: Config, process: PartialState, watcher: Watcher) -> tuple
     """Where the base model is, and the seconds it took to make the embedded one, if it is that."""
     if config.model != "tiny":
         return config.model, 0.0
-    recipe = tiny_recipe(config)
+    recipe = tiny.recipe_of(config)
     directory = config.output_dir / BASE
     seconds = 0.0
     if process.is_main_process:
@@ -361,37 +360,3 @@ def model_path(config: Config, process: PartialState, watcher: Watcher) -> tuple
             seconds = tiny.make(directory, recipe, progress=lambda step, *_: watcher.advance()).seconds
     process.wait_for_everyone()
     return str(directory), seconds
-
-
-def tiny_recipe(config: Config) -> tiny.Recipe:
-    """How the embedded policy is made, as the section `tiny` says.
-
-    Raises:
-        InputError: a key that a recipe does not have, or a wrong type.
-    """
-    return recipe_of({"seed": config.seed} | config.tiny)
-
-
-def recipe_of(section: Mapping[str, Any]) -> tiny.Recipe:
-    """How the embedded policy is made, as a section `tiny` says that has its seed.
-
-    Raises:
-        InputError: a key that a recipe does not have, or a wrong type.
-    """
-    _refuse_unknown(tiny.Recipe, section, "tiny")
-    try:
-        return TypeAdapter(tiny.Recipe).validate_python(section)
-    except ValidationError as error:
-        item = error.errors()[0]
-        key = ".".join(map(str, item["loc"]))
-        raise InputError(f"tiny.{key}: {item['msg']}, not {item['input']!r}") from error
-
-
-def _refuse_unknown(kind: Any, given: Mapping[str, Any], where: str) -> None:
-    """Pydantic passes over keys that a dataclass does not have, at any depth."""
-    hints = get_type_hints(kind)
-    for name, value in given.items():
-        if name not in hints:
-            raise InputError(f"{where}: unknown key {name!r}{nearest(name, hints)}")
-        if is_dataclass(hints[name]) and isinstance(value, Mapping):
-            _refuse_unknown(hints[name], value, f"{where}.{name}")

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fastapi import FastAPI
-from pydantic import BaseModel as Model
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from envs.errors import InputError, reasons
 from rewards.graders import GraderPool, Judge, JudgeConfig, SandboxPool, Services, Settings, UnsafeSubprocess
 from rewards.hosted import sandbox_settings
 from rl.config import ChatConfig, EngineConfig
 from rl.hosted import completions, errors, files, grading, jobs_api, models
-from rl.hosted.base import BaseModel
+from rl.hosted.base import ServedBase
 from rl.hosted.files import Files
 from rl.hosted.grading import Grading
 from rl.hosted.guard import Guard
@@ -33,7 +32,7 @@ from rl.hosted.worker import Worker
 from rl.lock import Lock
 from rl.machine import installed
 
-Section = TypeVar("Section", bound=Model)
+Section = TypeVar("Section", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +43,7 @@ class Server:
     store: Store
     jobs: Jobs
     worker: Worker
-    base: BaseModel
+    base: ServedBase
     voice: Voice
     grading: Grading
 
@@ -62,7 +61,7 @@ class Server:
         lock = Lock(places.home / ".lock")
         store = Store(places.store)
         kept = Files(places.files, store)
-        base = BaseModel(model=model, recipe={"seed": 0} | local.tiny, places=places)
+        base = ServedBase(model=model, section=local.tiny, places=places)
         known = Models(base=model, local=local, places=places, store=store)
         voice = Voice(engine=engine, chat=chat, lora=local.lora, base=base.ready)
         return cls(

@@ -16,16 +16,16 @@ from rl.hosted.places import Places
 
 
 @dataclass(slots=True, kw_only=True)
-class BaseModel:
+class ServedBase:
     """The model that all adapters belong to.
 
     Args:
         model: a directory, a name on the Hub, or "tiny".
-        recipe: the section `tiny` of the local settings.
+        section: `tiny` of the local settings.
     """
 
     model: str
-    recipe: Mapping[str, Any]
+    section: Mapping[str, Any]
     places: Places
     _making: asyncio.Task[None] | None = field(default=None)
     _child: Child | None = None
@@ -54,7 +54,7 @@ class BaseModel:
         for left in self.places.home.glob(f".{self.places.base.name}.*"):
             shutil.rmtree(left)
         log = self.places.home / "base.txt"
-        child = self._child = await Child.start(log, "base", str(self.places.base), json.dumps(dict(self.recipe)))
+        child = self._child = await Child.start(log, "base", str(self.places.base), json.dumps(dict(self.section)))
         code = await child.wait()
         self._child = None
         if code != cli.OK:

@@ -24,16 +24,17 @@ def train(config: str) -> int:
     return cli.main(["train", config, *(["--resume"] if (run / CONFIG).exists() else [])])
 
 
-def make_base(directory: str, recipe: str) -> int:
+def make_base(directory: str, section: str) -> int:
     """Make the embedded policy, or find it there.
 
     Args:
-        recipe: the section `tiny` of a config, as JSON.
+        section: `tiny` of a config, as JSON.
     """
     from rl import cli, tiny
-    from rl.train import recipe_of
+    from rl.config import parse
 
-    tiny.make(Path(directory), recipe_of(json.loads(recipe)))
+    told = {"tiny": json.loads(section), "env": {"use": "hosted"}, "reward": {}, "output_dir": directory}
+    tiny.make(Path(directory), tiny.recipe_of(parse({"model": "tiny", **told})))
     return cli.OK
 
 

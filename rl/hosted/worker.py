@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from envs.errors import InputError
 from rl import cli
 from rl.engines import EngineError
-from rl.hosted.base import BaseModel
+from rl.hosted.base import ServedBase
 from rl.hosted.child import Child
 from rl.hosted.events import event
 from rl.hosted.files import RESULTS, Files
@@ -41,7 +41,7 @@ class Worker:
     store: Store
     files: Files
     places: Places
-    base: BaseModel
+    base: ServedBase
     make_room: Callable[[], Awaitable[None]]
     done: Callable[[], None]
     _child: Child | None = field(default=None)

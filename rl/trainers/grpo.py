@@ -23,7 +23,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from envs.errors import InputError
 from rl.samples import Sample
-from rl.trainers import head, linear
+from rl.trainers import head, heap, linear
 
 Rollout = Callable[[int, int], Sequence[Sample]]
 """(step, number of rows) -> the rows of whole groups, in order."""
@@ -79,6 +79,8 @@ class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         base = self.accelerator.unwrap_model(self.model).get_base_model()
         head.attach(base, self.temperature, entropy_gradient=self._entropy_bonus_enabled)
         linear.attach(base)
+        if self.accelerator.device.type == "cpu":
+            heap.keep()
 
     def export(self, directory: Path) -> None:
         """Write the adapter in training as PEFT does. A collective where the weights are sharded."""

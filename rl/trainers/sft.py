@@ -23,6 +23,7 @@ from envs.errors import InputError
 from envs.types import Completion, Episode, Turn
 from rl.chat import Chat, Row, row
 from rl.config import nearest
+from rl.trainers import heap
 
 IGNORED = {
     "assistant_only_loss": "only sampled tokens carry loss",
@@ -134,6 +135,8 @@ def finetune(
         raise InputError(f"supervised fine-tuning can't be set up: {error}") from error
     if args.disable_tqdm:
         trainer.remove_callback(PrinterCallback)  # Trainer's own stand-in for the bar prints every log
+    if trainer.accelerator.device.type == "cpu":
+        heap.keep()
     trainer.train()
     return trainer
 

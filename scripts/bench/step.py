@@ -4,8 +4,9 @@
 
 A step is 32 episodes (4 prompts x 8) of 4 turns of 64 sampled tokens, with a tool call of 50 ms (mean, lognormal,
 sigma 1.5) between turns, and one update: LoRA r16 on all linear layers, float32, micro-batches of 8. Both sides run
-vLLM on the same cores, and their steps take turns. In seconds, of the quickest of STEPS steps, because what else a
-machine does can only slow a step down:
+vLLM on the same cores, and their steps take turns. Each of SETS sets of episodes is played ROUNDS times by both. In
+seconds, of the quickest step of a set, because what else a machine does can only slow a step down, and the mean over
+the sets, because their tools differ in what they take:
 
 sampling   vLLM at work (ours: episodes being played, with at least one turn in the engine)
 tool_wait  waiting for tools with nothing to sample
@@ -28,6 +29,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from workload import (
@@ -52,8 +54,11 @@ from workload import (
 )
 
 GROUPS = 4
-STEPS = 5
+SETS = 3
+ROUNDS = 3
 WARM_UP = 2
+KINDS = [f"episodes-{k}" for k in range(SETS)]
+PLAYED = ["warm-up"] * WARM_UP + KINDS * ROUNDS
 PARTS = ("total", "sampling", "tool_wait", "handover", "logprobs", "update")
 
 
@@ -73,13 +78,14 @@ class Clock:
 
 
 def stepping(clock: Clock, desk: Desk) -> Any:
-    """A callback that starts a step when it is told to, and answers what it took."""
+    """A callback that starts a step when it is told which episodes to play, and answers what it took."""
     from transformers import TrainerCallback
 
     class Stepping(TrainerCallback):
+        episodes = ""
+
         def on_step_begin(self, *_: Any, **__: Any) -> None:
-            if desk.hear() is None:
-                os._exit(0)
+            self.episodes = desk.hear() or os._exit(0)
             clock.seconds.clear()
             self.start = time.perf_counter()
 
@@ -123,10 +129,11 @@ class Rollout:
 
     trainer: Any
 
-    def __init__(self, loop: Any, engine: Any, tokenizer: Any, clock: Clock) -> None:
+    def __init__(self, loop: Any, engine: Any, tokenizer: Any, clock: Clock, stepping: Any) -> None:
         from rl.engines import Sampling
 
         self.loop, self.engine, self.tokenizer, self.clock = loop, engine, tokenizer, clock
+        self.stepping = stepping
         self.words = Words(tokenizer)
         self.policy = InFlight(engine, CallingChat(tokenizer), Sampling(max_tokens=TOKENS))
         self.policy.clock = clock
@@ -139,7 +146,7 @@ class Rollout:
         if step > self.engine.version:
             with self.clock("handover"):
                 self._hand_over(step)
-        tasks = jobs(played := scripts(self.words, f"step-{step}", GROUPS), f"step-{step}")
+        tasks = jobs(played := scripts(self.words, self.stepping.episodes, GROUPS), f"step-{step}")
         with self.clock("playing"):
             done = self.loop.run(self._play(played, tasks))
         self.clock.seconds["sampling"] = self.clock.seconds["playing"] - self.clock.seconds["tool_wait"]
@@ -192,9 +199,10 @@ def side_ours(model: Path, desk: Desk) -> None:
     opened = VllmEngine.open(model=model, lora=LORA, handover="merged", dtype="float32", max_model_len=CONTEXT)
     engine = loop.run(opened)
     with tempfile.TemporaryDirectory() as folder:
-        fields = trainer_fields(GROUPS, STEPS + WARM_UP)
+        fields = trainer_fields(GROUPS, len(PLAYED))
         tree = {"model": str(model), "env": {"use": "desk"}, "reward": {}, "output_dir": folder, "trainer": fields}
-        rollout = Rollout(loop, engine, tokenizer, clock)
+        each = stepping(clock, desk)
+        rollout = Rollout(loop, engine, tokenizer, clock, each)
         rollout.trainer = Clocked(
             model=str(model),
             args=grpo_config(parse(tree), Path(folder)),
@@ -202,7 +210,7 @@ def side_ours(model: Path, desk: Desk) -> None:
             lora=lora_config(LORA),
             rollout=rollout,
             tasks=GROUPS,
-            callbacks=[stepping(clock, desk)],
+            callbacks=[each],
         )
         rollout.trainer.train()
     loop.run(engine.close())
@@ -216,10 +224,11 @@ def side_trl(model: Path, desk: Desk) -> None:
 
     words = Words(AutoTokenizer.from_pretrained(model))
     clock = TrlLibrary.clock = Clock()
+    each = stepping(clock, desk)
 
     class Clocked:
         def _generate_and_score_completions(self, inputs: Any) -> Any:
-            played = scripts(words, f"step-{self.state.global_step}", GROUPS)
+            played = scripts(words, each.episodes, GROUPS)
             TrlLibrary.coming = iter(played)
             rows = [{"prompt": [{"role": "user", "content": script.question}]} for script in played]
             with clock("collected"):
@@ -230,7 +239,7 @@ def side_trl(model: Path, desk: Desk) -> None:
                 return super()._get_per_token_logps_and_entropies(*arguments, **fields)
 
     questions = [words(random.Random(k), PROMPT) for k in range(GROUPS)]
-    trainer = trl_trainer(model, Clocked, groups=GROUPS, steps=STEPS + WARM_UP, questions=questions)
+    trainer = trl_trainer(model, Clocked, groups=GROUPS, steps=len(PLAYED), questions=questions)
     engine = trainer.vllm_generation
     generate, send = engine.generate, engine.sync_weights
 
@@ -243,20 +252,21 @@ def side_trl(model: Path, desk: Desk) -> None:
             send()
 
     engine.generate, engine.sync_weights = timed_generate, timed_send
-    trainer.add_callback(stepping(clock, desk))
+    trainer.add_callback(each)
     trainer.train()
 
 
 def measure() -> dict[str, dict[str, float]]:
-    """Seconds of every part of the quickest step, on both sides."""
-    took: dict[str, list[dict[str, float]]] = {"ours": [], "trl": []}
+    """Seconds of every part of a step, on both sides: of the quickest step of each set, the mean over the sets."""
+    took: dict[str, dict[str, list[dict[str, float]]]] = {"ours": defaultdict(list), "trl": defaultdict(list)}
     with tempfile.TemporaryDirectory() as folder:
         make_model(Path(folder))
         with Side(__file__, "ours", folder) as ours, Side(__file__, "trl", folder) as trl:
-            for _ in range(WARM_UP + STEPS):
-                took["ours"].append(ours.ask("step"))
-                took["trl"].append(trl.ask("step"))
-    return {side: min(steps[WARM_UP:], key=lambda step: step["total"]) for side, steps in took.items()}
+            for episodes in PLAYED:
+                took["ours"][episodes].append(ours.ask(episodes))
+                took["trl"][episodes].append(trl.ask(episodes))
+    best = {side: [min(sets[k], key=lambda step: step["total"]) for k in KINDS] for side, sets in took.items()}
+    return {side: {part: mean(step[part] for step in steps) for part in PARTS} for side, steps in best.items()}
 
 
 def table(results: dict[str, dict[str, float]]) -> str:

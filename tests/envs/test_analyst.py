@@ -16,8 +16,8 @@ import pytest
 from agents import random_agent, scripted
 from envs import InputError, Message, Stop, Task
 from envs.analyst import Analyst
-from envs.desk import calling
 from envs.questions import FORMS, matches, value_of
+from envs.script import calling
 from envs.sqlite import ReadOnly
 from envs.tasks import check_disjoint
 from rewards import build

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from envs.desk import ANSWER, COUNTS, Desk, Noise, calling, demonstration, due_calls, split_of
+from envs.desk import ANSWER, COUNTS, Desk, Noise, demonstration, due_calls, split_of
 from envs.errors import InputError
+from envs.script import calling
 from envs.types import Message, Task, ToolCall, ToolResult
 
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from agents import random_agent, scripted
 from envs import InputError, Message, Stop, Task, ToolError
-from envs.desk import calling
 from envs.formula import as_number, evaluate
 from envs.math import Math
+from envs.script import calling
 from envs.tasks import check_disjoint
 from rewards import build
 from rl.rollout import Limits, run_episode

@@ -28,6 +28,7 @@ from rl.collect import Group
 from rl.credit import credit
 from rl.engines import EngineError, Sampling
 from rl.feed import Ticket
+from rl.lessons import played
 from rl.policy import EnginePolicy
 from rl.rollout import Limits, Player
 from rl.samples import samples
@@ -101,7 +102,9 @@ def acted(tmp_path_factory: pytest.TempPathFactory, run: Any) -> Iterator[Played
 STEPS = 120
 
 
-def paired(count: int, *, orders: Sequence[int] = (1, 3), noise: Noise | None = None, seed: int = 0) -> list[Episode]:
+def paired(
+    count: int, lesson: str, *, orders: Sequence[int] = (1, 3), noise: Noise | None = None, seed: int = 0
+) -> list[Episode]:
     """Demonstrations that often make two calls in one turn, played for real."""
     import asyncio
 
@@ -120,7 +123,7 @@ def paired(count: int, *, orders: Sequence[int] = (1, 3), noise: Noise | None = 
                 )
                 script.append(Message(role="assistant", content=left[0].content, tool_calls=calls))
                 left = left[size:]
-            episodes.append(await tiny._play(task, script))
+            episodes.append(await played(Desk(task), script))
         return episodes
 
     return asyncio.run(play())
@@ -183,14 +186,14 @@ def test_every_token_carries_the_advantage_of_its_turn_and_no_other(acted: Playe
         scores = [played.score for played in group.played]
         turns = [score.turns or [] for score in scores]
         due = credit("return_to_go_loo", [score.value for score in scores], turns)
-        for played, sample, own in zip(group.played, samples(group, "return_to_go_loo", {}, 0), due, strict=True):
+        for each, sample, own in zip(group.played, samples(group, "return_to_go_loo", {}, 0), due, strict=True):
             start = len(sample.row.prompt_ids)
             expected = [0.0] * len(sample.row.completion_ids)
-            for turn, advantage in zip(played.episode.turns, own, strict=True):
+            for turn, advantage in zip(each.episode.turns, own, strict=True):
                 at = len(turn.completion.prompt_ids) - start
                 expected[at : at + len(turn.completion.token_ids)] = [advantage] * len(turn.completion.token_ids)
             assert list(sample.advantages) == expected
-            assert sample.reward == pytest.approx(played.score.total)
+            assert sample.reward == pytest.approx(each.score.total)
             seen.update(own)
     assert len(seen) > 50, "advantages that are all alike show nothing"
 
