@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -22,6 +22,9 @@ from rl.engines import EngineError
 from rl.hosted import bundle
 from rl.hosted import commands as commands_of_jobs
 from rl.policy import PolicyError
+
+if TYPE_CHECKING:
+    from rl.train import Trained
 
 OK, NO, BAD_INPUT, BROKEN, INTERRUPTED = 0, 1, 2, 3, 130
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -159,13 +162,24 @@ def _train(arguments: argparse.Namespace) -> int:
     console = Console()
     leader = int(os.environ.get("RANK", "0")) == 0
     screen = Screen(console)
+    if config.method == "supervised":
+        from rl import supervised
+
+        with screen:
+            trained = supervised.train(config, resume=arguments.resume, watcher=screen)
+        return _ended(console, trained)
     with screen:
         training = Training(config, resume=arguments.resume, watcher=screen if leader else Watcher())
         try:
             trained = training.train()
         finally:
             training.close()
-    if leader:
+    return _ended(console if leader else None, trained)
+
+
+def _ended(console: Console | None, trained: Trained) -> int:
+    """Say how a run ended, where somebody is to be told; its exit code."""
+    if console is not None:
         how = "interrupted; go on with --resume" if trained.interrupted else "done"
         console.print(f"{how}: {trained.steps} steps in {trained.seconds:.0f} s, run {trained.run}", highlight=False)
     return INTERRUPTED if trained.interrupted else OK

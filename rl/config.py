@@ -197,10 +197,13 @@ class EvalConfig(Section):
 class Config(Section):
     """A run."""
 
+    method: Literal["reinforcement", "supervised"] = "reinforcement"
+    """How the policy learns. supervised: from the replies in the rows that `env.options.files` names; nothing is
+    played, and `trainer` takes the fields of TRL's `SFTConfig`."""
     model: str
     """A directory, a name on the Hub, or "tiny": the embedded policy, made on the spot."""
     env: EnvConfig
-    reward: dict[str, Any]
+    reward: dict[str, Any] = {}
     """Name -> reward; see `rewards.build`."""
     output_dir: Path
     seed: int = 0
@@ -221,9 +224,34 @@ class Config(Section):
     """A LoRA adapter to evaluate."""
 
     @model_validator(mode="after")
+    def _reinforcement_needs_a_reward(self) -> Config:
+        if self.method == "reinforcement" and "reward" not in self.model_fields_set:
+            raise ValueError("the key 'reward' is missing")
+        return self
+
+    @model_validator(mode="after")
     def _tiny_needs_tiny(self) -> Config:
         if self.tiny and self.model != "tiny":
             raise ValueError("the section 'tiny' belongs to model 'tiny'")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Config:
+        if self.method == "supervised":
+            for name in (
+                "reward",
+                "rollout",
+                "engine",
+                "credit",
+                "feed",
+                "evaluate",
+                "guard",
+                "adapter",
+                "deterministic",
+            ):
+                field = type(self).model_fields[name]
+                if getattr(self, name) != ({} if name == "reward" else field.default):
+                    raise ValueError(f"{name} would have no effect with method 'supervised'; remove it")
         return self
 
     @model_validator(mode="after")

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from envs.environment import Environment, ToolSpec, as_text
 from envs.errors import EnvLost, InputError, ToolError, reasons
 from envs.guard import Guard
-from envs.tasks import from_row, jsonl_rows
+from envs.tasks import from_row, jsonl_rows, messages_of
 from envs.types import Message, Task, ToolResult
 
 BYTES = 1_000_000
@@ -285,3 +285,34 @@ def task_of(row: Any, where: str) -> Task:
         raise InputError(f"{where}: the last message is the {task.prompt[-1].role}'s; it must be the user's")
     tools_of(row, where)
     return replace(task, item=dict(row))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """What supervised fine-tuning learns from a row: one reply, and all that was said before it."""
+
+    prompt: tuple[Message, ...]
+    reply: Message
+    tools: tuple[ToolSpec, ...]
+
+
+def examples_of(row: Any, where: str) -> list[Example]:
+    """The replies of a row: every assistant message but those of `weight` 0.
+
+    Raises:
+        InputError: it is no row, nobody asks before the first reply, or there is nothing to learn.
+    """
+    if not isinstance(row, Mapping) or not isinstance(row.get("messages"), list):
+        raise InputError(f"{where}: a row is an object with 'messages', a list")
+    messages = messages_of(row["messages"], f"{where}: messages")
+    tools = tuple(tools_of(row, where).values())
+    found = []
+    for i, (message, said) in enumerate(zip(messages, row["messages"], strict=True)):
+        if message.role != "assistant" or said.get("weight") == 0:
+            continue
+        if not any(before.role == "user" for before in messages[:i]):
+            raise InputError(f"{where}: messages.{i}: nobody has asked before this reply; a user's message comes first")
+        found.append(Example(prompt=messages[:i], reply=message, tools=tools))
+    if not found:
+        raise InputError(f"{where}: there is no assistant message to learn from")
+    return found

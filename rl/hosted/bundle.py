@@ -20,7 +20,7 @@ from rewards.graders import spec
 from rl.hosted import body, local, rows
 from rl.hosted.body import Body
 from rl.hosted.local import Base, Local
-from rl.hosted.plan import Plan, plan
+from rl.hosted.plan import Plan, plan, supervised
 
 JOB, GRADER, LOCAL = "job.json", "grader.json", "local.yaml"
 FILES = {"training_file": "train.jsonl", "validation_file": "valid.jsonl"}
@@ -80,18 +80,28 @@ def load(path: Path) -> Bundle:
 
 
 def planned(bundle: Bundle, *overrides: str, processes: int = 1) -> Plan:
-    """How the reinforcement job of a bundle is trained here. An override of `model` needs no name in local.yaml.
+    """How the job of a bundle is trained here. An override of `model` needs no name in local.yaml.
 
     Raises:
         InputError: something in the bundle or the overrides can't be used.
     """
+    place = Path("runs") / bundle.path.resolve().name
+    if bundle.body.reinforcement is None:
+        return supervised(
+            bundle.body,
+            train=bundle.train,
+            valid=bundle.valid,
+            local=named(bundle, overrides),
+            output_dir=place,
+            overrides=overrides,
+        )
     assert bundle.valid is not None, "a reinforcement job has a validation file"
     return plan(
         bundle.body,
         train=rows.read(bundle.train, "training_file"),
         valid=rows.read(bundle.valid, "validation_file"),
         local=named(bundle, overrides),
-        output_dir=Path("runs") / bundle.path.resolve().name,
+        output_dir=place,
         overrides=overrides,
         processes=processes,
     )

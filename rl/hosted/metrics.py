@@ -40,6 +40,8 @@ COLUMNS = (
     "valid_tool_calls_mean",
 )
 """Of the results file."""
+SUPERVISED_COLUMNS = ("step", "train_loss", "train_mean_token_accuracy", "valid_loss", "valid_mean_token_accuracy")
+"""And of a supervised job's."""
 
 
 def of_run(run: Run, grader: Spec, *, after: int = 0) -> Iterator[dict[str, Any]]:
@@ -121,6 +123,31 @@ def data(
     }
 
 
+def of_supervised(run: Run, *, after: int = 0) -> Iterator[dict[str, Any]]:
+    """The same for a supervised job: a step's loss and accuracy, by token, and those on the validation rows.
+
+    The data of the step's event, and a row of the results file with `SUPERVISED_COLUMNS`.
+    """
+    trainer = run.config["trainer"]
+    total, interval = int(trainer["max_steps"]), trainer.get("eval_steps")
+    lines = list(run.metrics.read())
+    logged = {line["step"]: line for line in lines if "loss" in line}
+    valid = {line["step"]: line for line in lines if "eval_loss" in line}
+    for step in count(after + 1):
+        evaluates = interval is not None and (step % int(interval) == 0 or step == total)
+        if step not in logged or (evaluates and step not in valid):
+            return
+        measured = valid.get(step, {})
+        yield {
+            "step": step,
+            "total_steps": total,
+            "train_loss": logged[step]["loss"],
+            "train_mean_token_accuracy": logged[step].get("mean_token_accuracy"),
+            "valid_loss": measured.get("eval_loss"),
+            "valid_mean_token_accuracy": measured.get("eval_mean_token_accuracy"),
+        }
+
+
 def message(found: Mapping[str, Any]) -> str:
     """What the event of a step says in words."""
     said = f"Step {found['step']}/{found['total_steps']}"
@@ -134,12 +161,21 @@ def message(found: Mapping[str, Any]) -> str:
 
 def results(events: Iterable[Mapping[str, Any]]) -> str:
     """The results file: CSV with a row a step; what a step does not have is empty."""
+    rows = [{**found, **found["scores"], **found["usage"]["samples"], **found["tools"]} for found in events]
+    return _table(COLUMNS, rows)
+
+
+def supervised_results(events: Iterable[Mapping[str, Any]]) -> str:
+    """The same of a supervised job."""
+    return _table(SUPERVISED_COLUMNS, events)
+
+
+def _table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table = csv.DictWriter(text, columns, lineterminator="\n")
     table.writeheader()
-    for found in events:
-        have = {"step": found["step"], **found["scores"], **found["usage"]["samples"], **found["tools"]}
-        table.writerow({name: "" if have[name] is None else have[name] for name in COLUMNS})
+    for row in rows:
+        table.writerow({name: "" if row[name] is None else row[name] for name in columns})
     return text.getvalue()
 
 

@@ -1,6 +1,6 @@
 """A job and its files, as a run of ours: the same Config that a YAML file says, with every "auto" decided.
 
-Pure but for the rows, which are read before: the same job, rows and local settings make the same plan.
+Pure but for reading rows: the same job, rows and local settings make the same plan.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ from rewards.graders.spec import walk
 from rl import config
 from rl.config import Config
 from rl.hosted import auto, rows
-from rl.hosted.body import Body, Reinforcement, ReinforcementHyperparameters, settings
+from rl.hosted.body import Body, Reinforcement, ReinforcementHyperparameters, SupervisedMethod, settings
 from rl.hosted.local import Local
 from rl.hosted.refusal import Refused
 from rl.hosted.rows import Rows
 
 LEARNING_RATE = 1e-5
 """What learning_rate_multiplier multiplies, unless the local settings say `trainer.learning_rate`."""
+SUPERVISED_RATE = 1e-4
+"""The same for supervised jobs."""
+DEVICE_BATCH = 8
+"""Examples at once on the device, unless the local settings say `trainer.per_device_train_batch_size`."""
 KEPT = 3
 """Checkpoints that a job lists: those of the evaluations with the highest valid_reward_mean."""
 EFFORT = {"default": 1.0, "low": 0.5, "medium": 1.0, "high": 2.0}
@@ -32,7 +36,7 @@ TOOL_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a reinforcement job comes to here."""
+    """What a job comes to here."""
 
     config: Config
     hyperparameters: Mapping[str, Any]
@@ -93,6 +97,61 @@ def plan(
         tree[name] = getattr(local, name)
     found = config.parse(config.overridden(tree, *overrides), where="the job")
     return Plan(config=found, hyperparameters=asked.model_dump(), steps=total, said=tuple(said))
+
+
+def supervised(
+    body: Body,
+    *,
+    train: Path,
+    valid: Path | None,
+    local: Local,
+    output_dir: Path,
+    overrides: Sequence[str] = (),
+) -> Plan:
+    """How a supervised job is trained here; its files are read for their replies.
+
+    Raises:
+        Refused: something in the job or its files can't be used.
+        InputError: something in the local settings or the overrides can't.
+    """
+    assert isinstance(body.method, SupervisedMethod)
+    replies = rows.examples(train, "training_file")
+    files = {"train": str(train)}
+    if valid is not None:
+        rows.examples(valid, "validation_file")
+        files["validation"] = str(valid)
+    asked = auto.supervised(body.method.supervised.hyperparameters, train=replies)
+    base = local.base(body.model)
+    if base.adapter is not None:
+        raise Refused(
+            f"model: {body.model!r} was fine-tuned already; supervised jobs start from a base model here", param="model"
+        )
+    batch = int(asked.batch_size)
+    total = auto.steps(replies, batch, int(asked.n_epochs))
+    device = _largest_divisor(batch, local.trainer.get("per_device_train_batch_size", DEVICE_BATCH))
+    rate = local.trainer.get("learning_rate", SUPERVISED_RATE) * float(asked.learning_rate_multiplier)
+    trainer = {
+        "learning_rate": rate,
+        "max_steps": total,
+        "per_device_train_batch_size": device,
+        "gradient_accumulation_steps": batch // device,
+        "save_steps": auto.eval_interval(total),
+    }
+    if valid is not None:
+        trainer |= {"eval_strategy": "steps", "eval_steps": auto.eval_interval(total)}
+    tree: dict[str, Any] = {
+        "method": "supervised",
+        "model": base.model,
+        "env": {"use": "hosted", "options": {"files": files}, "evaluate": "validation" if valid else "train"},
+        "output_dir": output_dir,
+        "seed": body.seed or 0,
+        "chat": local.chat,
+        "lora": local.lora,
+        "tiny": local.tiny,
+        "trainer": trainer,
+    }
+    found = config.parse(config.overridden(tree, *overrides), where="the job")
+    return Plan(config=found, hyperparameters=asked.model_dump(), steps=total, said=tuple(_unsent(body)))
 
 
 def _reward(job: Reinforcement, local: Local) -> dict[str, Any]:
@@ -157,15 +216,19 @@ def _ignored(body: Body) -> list[str]:
     """What was asked for and has no effect here."""
     job = body.reinforcement
     assert job is not None
-    said = []
-    for integration in body.integrations or ():
-        said.append(
-            f"integrations: nothing is sent to {integration.type}; with `trainer: {{report_to: [{integration.type}]}}` "
-            "in the local settings the trainer reports there itself"
-        )
+    said = _unsent(body)
     if job.response_format is not None and job.response_format.type != "text":
         said.append(
             "response_format: outputs are not forced into it here; one that is not of it is a sample_parse_error and "
             "earns the error score"
         )
     return said
+
+
+def _unsent(body: Body) -> list[str]:
+    asked = [integration.type for integration in body.integrations or ()]
+    return [
+        f"integrations: nothing is sent to {name}; with `trainer: {{report_to: [{name}]}}` in the local settings the "
+        "trainer reports there itself"
+        for name in asked
+    ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from envs.bridges.hosted import collect, tools_of
+from envs.bridges.hosted import collect, examples_of, tools_of
 from envs.errors import InputError, unknown
 from envs.tasks import check_disjoint, jsonl_rows
 from envs.types import Task
@@ -50,12 +50,7 @@ def read(path: Path, param: Param, *, name: str | None = None) -> Rows:
     """
     name = name or path.name
     try:
-        size = path.stat().st_size if path.exists() else 0
-        if size > FILE_BYTES:
-            raise InputError(f"{name} has {size:,} bytes; a file may have {FILE_BYTES:,}")
-        rows = [(f"{name}, line {number}", row) for number, row in jsonl_rows(path)]
-        if not rows:
-            raise InputError(f"{name} holds no rows")
+        rows = _lines(path, name)
         if len(rows) > LIMITS[param]:
             raise InputError(
                 f"{name} has {len(rows):,} rows; a {param} of a reinforcement job may have {LIMITS[param]:,}"
@@ -64,6 +59,30 @@ def read(path: Path, param: Param, *, name: str | None = None) -> Rows:
     except InputError as error:
         raise refused(str(error).replace(str(path), name), param) from error
     return Rows(param=param, path=path, places=tuple(where for where, _ in rows), tasks=tuple(tasks))
+
+
+def examples(path: Path, param: Param, *, name: str | None = None) -> int:
+    """How many replies there are to learn in a supervised job's file.
+
+    Raises:
+        Refused: too large, or a row that can't be used, with its line.
+    """
+    name = name or path.name
+    try:
+        return sum(len(examples_of(row, where)) for where, row in _lines(path, name))
+    except InputError as error:
+        raise refused(str(error).replace(str(path), name), param) from error
+
+
+def _lines(path: Path, name: str) -> list[tuple[str, Any]]:
+    """Every row with its place."""
+    size = path.stat().st_size if path.exists() else 0
+    if size > FILE_BYTES:
+        raise InputError(f"{name} has {size:,} bytes; a file may have {FILE_BYTES:,}")
+    rows = [(f"{name}, line {number}", row) for number, row in jsonl_rows(path)]
+    if not rows:
+        raise InputError(f"{name} holds no rows")
+    return rows
 
 
 def check(job: Reinforcement, train: Rows, valid: Rows) -> list[str]:

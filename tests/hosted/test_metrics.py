@@ -129,3 +129,18 @@ def test_a_step_is_told_of_when_it_is_whole(tmp_path: Path) -> None:
         assert events(after=2) == [3]
         last = list(metrics.of_run(Run.read(run.path), GRADER))[-1]
     assert (last["scores"]["train_reward_mean"], last["scores"]["valid_reward_mean"]) == (1.5, 1.0)
+
+
+def test_a_supervised_step_is_its_losses(tmp_path: Path) -> None:
+    with Run.create(tmp_path / "run", {"trainer": {"max_steps": 3, "eval_steps": 2}}) as run:
+        for step in (1, 2, 3):
+            run.metrics.append({"step": step, "loss": 1.0 / step, "mean_token_accuracy": 0.5})
+        run.metrics.append({"step": 2, "eval_loss": 0.4, "eval_mean_token_accuracy": 0.75})
+        events = list(metrics.of_supervised(Run.read(run.path)))
+        assert [event["step"] for event in events] == [1, 2], "the last is evaluated too, and was not yet"
+        run.metrics.append({"step": 3, "eval_loss": 0.3})
+        events += metrics.of_supervised(Run.read(run.path), after=2)
+    table = list(csv.DictReader(io.StringIO(metrics.supervised_results(events))))
+    assert [row["train_loss"] for row in table] == ["1.0", "0.5", "0.3333333333333333"]
+    assert [row["valid_loss"] for row in table] == ["", "0.4", "0.3"]
+    assert [row["valid_mean_token_accuracy"] for row in table] == ["", "0.75", ""]
