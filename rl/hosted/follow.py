@@ -8,7 +8,9 @@ made the model.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from rewards.graders import parse
 from rl import checkpoint
@@ -23,11 +25,12 @@ WATCHED = ("metrics.jsonl", "evaluations.jsonl")
 
 
 class Follower:
-    """One reinforcement job's run, looked at now and again. Making another one of the same run tells nothing twice."""
+    """One job's run, looked at now and again. Making another one of the same run tells nothing twice."""
 
     def __init__(self, job: Job, run: Path, store: Store) -> None:
         self._job, self._run, self._store = job, run, store
-        self._grader = parse(job.method["reinforcement"]["grader"])
+        rewarded = job.method.get("reinforcement")
+        self._grader = None if rewarded is None else parse(rewarded["grader"])
         self._told = 0
         self._seen: object = None
 
@@ -37,34 +40,56 @@ class Follower:
         if seen == self._seen or not (self._run / CONFIG).exists():
             return
         run = Run.read(self._run)
-        for found in metrics.of_run(run, self._grader, after=self._told):
+        for found in self._steps(run, after=self._told):
             step = found["step"]
-            self._store.add(event(self._job.id, metrics.message(found), cause=f"step/{step}", metrics=found))
+            self._store.add(event(self._job.id, self._said(found), cause=f"step/{step}", metrics=found))
             self._told = step
         self._keep_checkpoints(run)
         self._seen = seen
 
     def results(self) -> str:
         """The results file of the run."""
-        return metrics.results(metrics.of_run(Run.read(self._run), self._grader))
+        table = metrics.supervised_results if self._grader is None else metrics.results
+        return table(self._steps(Run.read(self._run)))
 
     @property
     def trained_tokens(self) -> int:
-        """What was sampled and learned from."""
-        return sum(one.played.episode.cost.sampled_tokens for one in Run.read(self._run).episodes())
+        """What was sampled and learned from; of a supervised job, what was read."""
+        run = Run.read(self._run)
+        if self._grader is None:
+            return max((int(line.get("num_tokens", 0)) for line in run.metrics.read()), default=0)
+        return sum(one.played.episode.cost.sampled_tokens for one in run.episodes())
+
+    def _steps(self, run: Run, *, after: int = 0) -> Iterator[dict[str, Any]]:
+        if self._grader is None:
+            return metrics.of_supervised(run, after=after)
+        return metrics.of_run(run, self._grader, after=after)
+
+    def _said(self, found: Mapping[str, Any]) -> str:
+        if self._grader is not None:
+            return metrics.message(found)
+        valid = found["valid_loss"]
+        said = f"Step {found['step']}/{found['total_steps']}: training loss={found['train_loss']:.2f}"
+        return said if valid is None else f"{said}, validation loss={valid:.2f}"
 
     def _keep_checkpoints(self, run: Run) -> None:
-        """List the best of the checkpoints there are, and no others."""
-        scores = {line["step"]: line["score"] for line in run.evaluations() if line["score"] is not None}
-        there = {step for path in self._manifests() if (step := checkpoint.step_of(path.parent)) in scores}
-        best = set(checkpoint.best({step: scores[step] for step in there}, KEPT))
+        """List the best of the checkpoints there are, and no others; of a supervised job the newest."""
+        there = {checkpoint.step_of(path.parent) for path in self._manifests()}
+        shown: dict[int, dict[str, Any]] = {step: {"step": step} for step in sorted(there)[-KEPT:]}
+        if self._grader is not None:
+            scores = {line["step"]: line["score"] for line in run.evaluations() if line["score"] is not None}
+            best = checkpoint.best({step: scores[step] for step in there & scores.keys()}, KEPT)
+            shown = {
+                step: {"step": step, "valid_reward_mean": scores[step], "full_valid_mean_reward": scores[step]}
+                for step in best
+            }
         listed = {one.step: one for one in self._store.all(Checkpoint, job=self._job.id)}
-        for step in listed.keys() - best:
+        for step in listed.keys() - shown.keys():
             self._store.remove(Checkpoint, listed[step].id)
-        for step in sorted(best - listed.keys()):
-            self._list(step, scores[step])
+        for step in sorted(shown.keys() - listed.keys()):
+            self._list(step, shown[step])
 
-    def _list(self, step: int, score: float) -> None:
+    def _list(self, step: int, measured: Mapping[str, Any]) -> None:
         name = f"{self._job.fine_tuned_model}:ckpt-step-{step}"
         digest = hashlib.sha256(name.encode()).hexdigest()
         found = Checkpoint(
@@ -73,7 +98,7 @@ class Follower:
             created_at=now(),
             step=step,
             model=name,
-            metrics={"step": step, "valid_reward_mean": score, "full_valid_mean_reward": score},
+            metrics=measured,
         )
         self._store.add(found, event(self._job.id, f"Checkpoint created at step {step}", cause=f"checkpoint/{step}"))
 

@@ -45,10 +45,6 @@ class Jobs:
             ApiError: 429, the queue is full.
         """
         asked = body.read(tree)
-        if asked.reinforcement is None:
-            raise Refused(
-                "This server runs jobs of the method reinforcement", param="method.type", code="unsupported_value"
-            )
         if len(self.store.jobs_in("queued")) >= QUEUE:
             raise ApiError(429, f"{QUEUE} jobs are waiting, and no more can; cancel one, or wait until one has ended")
         id, seed = new_id("ftjob"), asked.seed if asked.seed is not None else secrets.randbelow(SEEDS)
@@ -127,9 +123,23 @@ class Jobs:
     def _plan(self, asked: body.Body, id: str) -> plan.Plan:
         local = self._knowing_own(asked.model)
         local.base(asked.model)
-        train = self._rows(asked.training_file, "training_file")
-        valid = self._rows(asked.validation_file or "", "validation_file")
-        planned = plan.plan(asked, train=train, valid=valid, local=local, output_dir=self.places.run(id))
+        train = self._file(asked.training_file, "training_file")
+        valid = None if asked.validation_file is None else self._file(asked.validation_file, "validation_file")
+        place = self.places.run(id)
+        if asked.reinforcement is None:
+            held_out = None if valid is None else self.files.path(valid.id)
+            planned = plan.supervised(
+                asked, train=self.files.path(train.id), valid=held_out, local=local, output_dir=place
+            )
+        else:
+            assert valid is not None, "a reinforcement job without one was refused"
+            planned = plan.plan(
+                asked,
+                train=self._rows(train, "training_file"),
+                valid=self._rows(valid, "validation_file"),
+                local=local,
+                output_dir=place,
+            )
         return replace(planned, config=self._on_shared_base(planned.config))
 
     def _knowing_own(self, name: str) -> Local:
@@ -143,11 +153,14 @@ class Jobs:
         own = Base(model=self.models.base, adapter=adapter)
         return self.local.model_copy(update={"models": {**self.local.models, name: own}})
 
-    def _rows(self, id: str, param: rows.Param) -> rows.Rows:
+    def _file(self, id: str, param: rows.Param) -> File:
         file = self.store.get(File, id)
         if file is None:
             raise Refused(f"There is no file {id[:200]!r}: upload it first", param=param, code=f"invalid_{param}")
-        return rows.read(self.files.path(id), param, name=file.filename)
+        return file
+
+    def _rows(self, file: File, param: rows.Param) -> rows.Rows:
+        return rows.read(self.files.path(file.id), param, name=file.filename)
 
     def _on_shared_base(self, config: Config) -> Config:
         """The embedded policy is made once for all jobs, not in every run directory."""

@@ -128,13 +128,21 @@ def test_too_many_validation_rows_are_refused(hosting, files):
         ({"seed": "x"}, "seed", "invalid_type"),
         ({"metadata": {"a": 1}}, "metadata.a", "invalid_type"),
         ({"method": {"type": "dpo", "dpo": {}}}, "method.type", "unsupported_value"),
-        ({"method": {"type": "supervised"}}, "method.type", "unsupported_value"),
     ],
 )
 def test_a_job_that_can_not_be_is_refused_by_its_param(hosting, files, change, param, code):
     with pytest.raises(openai.BadRequestError) as refused:
         hosting.client.post("/fine_tuning/jobs", cast_to=dict, body=reinforcement(*files) | change)
     assert (refused.value.param, refused.value.code, refused.value.type) == (param, code, "invalid_request_error")
+
+
+def test_a_supervised_job_is_queued_too(hosting):
+    reply = {"role": "assistant", "content": "four"}
+    train = hosting.upload([{"messages": [*row["messages"], reply]} for row in rows("train", 4)])
+    body = {"model": "tiny", "training_file": train, "method": {"type": "supervised"}}
+    job = hosting.client.post("/fine_tuning/jobs", cast_to=FineTuningJob, body=body)
+    assert (job.status, job.validation_file, job.method.type) == ("queued", None, "supervised")
+    assert job.hyperparameters.n_epochs == job.method.supervised.hyperparameters.n_epochs == 3
 
 
 def test_a_grader_that_can_not_be_is_refused(create):
