@@ -145,6 +145,35 @@ def test_the_results_have_a_row_for_every_step(run, job, store):
     assert follower.trained_tokens == 3 * 2 * 3
 
 
+def test_a_supervised_job_tells_of_losses_and_lists_its_newest_checkpoints(run, store):
+    method = {"type": "supervised", "supervised": {"hyperparameters": {}}}
+    made = Job(
+        id="ftjob-2",
+        created_at=1,
+        status="running",
+        model="tiny",
+        body={},
+        method=method,
+        seed=0,
+        fine_tuned_model="ft:tiny:local::2",
+    )
+    store.add(made)
+    for number in range(1, 6):
+        run.metrics.append({"step": number, "loss": 1 / number, "num_tokens": 10 * number})
+        if number % 2 == 0:
+            run.metrics.append({"step": number, "eval_loss": 0.25})
+        checkpoint.path(run.path, number).mkdir()
+        checkpoint.seal(checkpoint.path(run.path, number))
+    follower = Follower(made, run.path, store)
+    follower.look()
+    messages = [event.message for event in told(store)]
+    assert messages[0] == "Step 1/8: training loss=1.00"
+    assert messages[3] == "Step 4/8: training loss=0.25, validation loss=0.25"
+    assert [one.step for one in store.all(Checkpoint)] == [3, 4, 5]
+    assert follower.results().splitlines()[0].startswith("step,train_loss")
+    assert follower.trained_tokens == 50
+
+
 def test_a_run_that_is_not_there_yet_tells_nothing(tmp_path, job, store):
     Follower(job, tmp_path / "nowhere", store).look()
     assert store.all(Event) == []
