@@ -36,8 +36,9 @@ LOCAL = {
     "lora": {"r": 8, "lora_alpha": 16},
     "trainer": {"learning_rate": 1e-2, "gradient_checkpointing": False, "warmup_steps": 0},
 }
-SHORT = {"batch_size": 4, "n_epochs": 6, "eval_interval": 3, "eval_samples": 4}
-"""With 8 rows: 12 steps."""
+SHORT = {"batch_size": 4, "n_epochs": 4, "eval_interval": 2, "eval_samples": 2}
+STEPS = 8
+"""What that comes to with 8 rows."""
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def job(hosting: Hosting) -> FineTuningJob:
     assert jobs.pause(made.id).status == "running"
     until(lambda: jobs.retrieve(made.id).status == "paused" or over(client, made.id))
     taken = steps(client, made.id)
-    assert 0 < len(taken) < 12, said(hosting, made.id)
+    assert 0 < len(taken) < STEPS, said(hosting, made.id)
     time.sleep(2)
     assert steps(client, made.id) == taken
     assert jobs.resume(made.id).status == "queued"
@@ -87,7 +88,7 @@ def test_a_job_is_trained_paused_resumed_and_told_of(hosting: Hosting, job: Fine
     assert (job.error, job.model, job.seed) == (None, "tiny", 1)
     assert job.fine_tuned_model == f"ft:tiny:local:mine:{job.id[-8:]}"
     assert job.trained_tokens and job.finished_at and job.finished_at >= job.created_at
-    assert [data["step"] for data in steps(hosting.client, job.id)] == list(range(1, 13))
+    assert [data["step"] for data in steps(hosting.client, job.id)] == list(range(1, STEPS + 1))
     messages = [event.message for event in hosting.client.fine_tuning.jobs.list_events(job.id, limit=100)][::-1]
     for expected in ("Fine-tuning job started", "The job was paused", "The job was resumed, moving it to queued state"):
         assert expected in messages
@@ -123,7 +124,7 @@ def test_the_results_are_a_table_of_the_steps(hosting: Hosting, job: FineTuningJ
     (id,) = job.result_files
     assert hosting.client.files.retrieve(id).purpose == "fine-tune-results"
     table = list(csv.DictReader(io.StringIO(hosting.client.files.content(id).text)))
-    assert [int(row["step"]) for row in table] == list(range(1, 13))
+    assert [int(row["step"]) for row in table] == list(range(1, STEPS + 1))
     expected = [data["scores"]["train_reward_mean"] for data in steps(hosting.client, job.id)]
     assert [float(row["train_reward_mean"]) for row in table] == pytest.approx(expected)
 
@@ -182,13 +183,11 @@ def test_a_killed_server_goes_on_with_its_job_and_loses_and_doubles_nothing(tmp_
     home, config = tmp_path / "home", tmp_path / "local.yaml"
     config.write_text(yaml.safe_dump(LOCAL))
     server = Process(home, config)
-    body = reinforcement(
-        server.upload(rows("train", 8)), server.upload(rows("valid", 4)), hyperparameters=SHORT | {"eval_interval": 2}
-    )
+    body = reinforcement(server.upload(rows("train", 8)), server.upload(rows("valid", 4)), hyperparameters=SHORT)
     id = server.client.post("/fine_tuning/jobs", cast_to=FineTuningJob, body=body).id
     waiting = server.client.post("/fine_tuning/jobs", cast_to=FineTuningJob, body=body).id
     before: list[str] = []
-    for enough in (3, 6):
+    for enough in (3, 5):
         until(lambda: len(steps(server.client, id)) >= enough or over(server.client, id))  # noqa: B023
         assert server.client.fine_tuning.jobs.retrieve(id).status == "running"
         known = [event.id for event in server.client.fine_tuning.jobs.list_events(id, limit=100)][::-1]
@@ -204,7 +203,7 @@ def test_a_killed_server_goes_on_with_its_job_and_loses_and_doubles_nothing(tmp_
     assert job.status == "succeeded", job.error
     events = list(server.client.fine_tuning.jobs.list_events(id, limit=100))[::-1]
     assert [event.id for event in events][: len(before)] == before
-    assert [data["step"] for data in steps(server.client, id)] == list(range(1, 13))
+    assert [data["step"] for data in steps(server.client, id)] == list(range(1, STEPS + 1))
     assert len({event.id for event in events}) == len(events)
     assert sum("was started again" in event.message for event in events) == 2
     assert server.client.files.retrieve(job.training_file).id == body["training_file"]
