@@ -23,7 +23,7 @@ from typing import Any, ClassVar, TypeVar, overload
 from pydantic_core import to_jsonable_python
 
 from envs.errors import EnvLost, InputError, ToolError
-from envs.guard import Admission, Guard, guard_of
+from envs.guard import RESULT_CHARS, Admission, Guard, guard_of
 from envs.steps import CALL, Steps
 from envs.threads import in_thread
 from envs.together import together
@@ -185,7 +185,8 @@ class Environment:
         seconds: float = 0.0,
         admission: Admission = _NOTHING,
     ) -> ToolResult:
-        text = _cut(content if fault is None else f"Error: {content}", self.guard.result_chars)
+        limit = RESULT_CHARS if self.guard.result_chars is None else self.guard.result_chars
+        text = _cut(content if fault is None else f"Error: {content}", limit)
         return ToolResult(
             call_id=call.id,
             name=call.name,

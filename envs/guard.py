@@ -17,7 +17,7 @@ from envs.tools import ToolSpec
 from envs.types import Approval, Cost, Task, ToolCall
 
 RESULT_CHARS = 50_000
-"""How much of a tool's result the model is shown, unless the guard says otherwise."""
+"""The default of `Guard.result_chars`: some 12,000 tokens of English."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +56,8 @@ class Guard:
     """US dollars, of turns and calls together; a call that would pass it is refused."""
     prices: Mapping[str, float] = field(default_factory=dict)
     """US dollars a call, by tool."""
-    result_chars: int = RESULT_CHARS
-    """How many characters of a result the model is shown; the rest is left out, and the text says so."""
+    result_chars: int | None = None
+    """How many characters of a result the model is shown; `RESULT_CHARS` unless somebody says otherwise."""
     approvals: tuple[Approvals, ...] = ()
     """Each that has a rule for a call is asked, until one refuses."""
     used: Counter[str] = field(default_factory=Counter, init=False)
@@ -111,7 +111,7 @@ class Guard:
             tokens=_least(self.tokens, by.tokens),
             money=_least(self.money, by.money),
             prices={**self.prices, **by.prices},
-            result_chars=min(self.result_chars, by.result_chars),
+            result_chars=_least(self.result_chars, by.result_chars),
             approvals=(*self.approvals, *by.approvals),
         )
 
@@ -169,15 +169,13 @@ def guard_of(task: Task) -> Guard:
     """What the item of a task says, under `guard`, of the tools it may use.
 
     Raises:
-        InputError: with the task, if that makes no sense.
+        InputError: that makes no sense.
     """
     said = task.item.get("guard")
     try:
         return Guard(**Scope.model_validate({} if said is None else said).model_dump())
     except ValidationError as error:
-        raise InputError(f"task {task.id!r}: item.guard: {reasons(error)}") from error
-    except InputError as error:
-        raise InputError(f"task {task.id!r}: item.{error}") from error
+        raise InputError(f"guard: {reasons(error)}") from error
 
 
 def _least(first: float | None, second: float | None) -> Any:

@@ -96,10 +96,11 @@ def _parser() -> argparse.ArgumentParser:
     _config(sub)
 
     sub = command("play", _play, "watch one episode")
-    sub.add_argument("--policy", choices=["engine", "expert", "human", "chat"], default="engine")
+    sub.add_argument("--policy", choices=["engine", "expert", "random", "human", "chat"], default="engine")
     sub.add_argument("--task", type=int, default=0, help="which of the held-out tasks (default: the first)")
-    sub.add_argument("--url", help="of an OpenAI-compatible server, for --policy chat")
-    sub.add_argument("--greedy", action="store_true")
+    sub.add_argument("--url", help="of an OpenAI-compatible server, for --policy chat; its key in OPENAI_API_KEY")
+    sub.add_argument("--model", help="what that server calls the model (default: the config's)")
+    sub.add_argument("--greedy", action="store_true", help="always the likeliest token")
     _config(sub)
 
     grading.add_to(command("grade", None, "run, check and test graders of the hosted format"), benching.add_arguments)
@@ -215,7 +216,13 @@ def _play(arguments: argparse.Namespace) -> int:
 
     config = load_run(arguments.config, *arguments.overrides)
     played = play(
-        config, Console(), policy=arguments.policy, index=arguments.task, url=arguments.url, greedy=arguments.greedy
+        config,
+        Console(),
+        policy=arguments.policy,
+        index=arguments.task,
+        url=arguments.url,
+        model=arguments.model,
+        greedy=arguments.greedy,
     )
     return BROKEN if played.episode.broken else OK
 

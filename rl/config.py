@@ -10,15 +10,14 @@ checked here, without them. A setting that would have no effect is an error.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from envs.errors import InputError, unknown
+from rl import trees
 from rl.credit import CREDIT, GIVEN, WHITENED, needs
 from rl.credit.say import annealed
 from rl.guarding import GuardConfig
@@ -38,11 +37,27 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class ServerConfig(Section):
+    """An MCP server: a program that is started for every episode, or the address of one that runs."""
+
+    command: str | None = None
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    """Variables for the program; of our own it gets PATH, HOME and a few more."""
+    cwd: str | None = None
+    url: str | None = None
+    headers: dict[str, str] = {}
+    timeout: float = Field(30.0, gt=0)
+    """Seconds for the server to be ready, and for each call."""
+
+
 class EnvConfig(Section):
     """What is played."""
 
     use: str
-    """A name from `envs.ENVS`, or `module:attribute`."""
+    """A name from `envs.ENVS`, `module:attribute`, or "mcp": the tools of `server`."""
+    server: ServerConfig | None = None
+    """Of `use: mcp`."""
     settings: dict[str, Any] = {}
     """What the environment itself takes: arguments of its `configured`."""
     options: dict[str, Any] = {}
@@ -55,6 +70,12 @@ class EnvConfig(Section):
     """Of `data`: a system message to put before prompts that have none."""
     train: str = "train"
     evaluate: str = "test"
+
+    @model_validator(mode="after")
+    def _server_goes_with_mcp(self) -> EnvConfig:
+        if (self.use == "mcp") != (self.server is not None):
+            raise ValueError("env.server belongs to env.use 'mcp', and that one needs it")
+        return self
 
 
 class RolloutConfig(Section):
@@ -267,30 +288,10 @@ def load(path: str | Path, *overrides: str) -> Config:
     Raises:
         InputError: no such file, not YAML, an unknown key (with the nearest valid one), a wrong type.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: can't read the config: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: can't read the config: it is not text in UTF-8") from error
-    try:
-        tree = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML: {error}") from error
-    if not isinstance(tree, dict):
-        raise InputError(f"{path}: a config is a mapping of keys to values; this is {type(tree).__name__}")
-    return parse(overridden(tree, *overrides), where=str(path))
-
-
-def overridden(tree: dict[str, Any], *overrides: str) -> dict[str, Any]:
-    """The tree with `key=value` overrides applied, in place.
-
-    Raises:
-        InputError: one that is no override, or would put a section where a value is.
-    """
+    tree = trees.read(path)
     for override in overrides:
-        _apply(tree, override)
-    return tree
+        trees.apply(tree, override)
+    return parse(tree, where=str(path))
 
 
 def load_run(path: Path, *overrides: str) -> Config:
@@ -315,40 +316,6 @@ def parse(tree: Mapping[str, Any], where: str = "config") -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         raise InputError("\n".join(_explain(where, item) for item in error.errors())) from error
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads `1e-4` as a string, where people mean a number; and of a key given twice it takes the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        for twice in {key for key in keys if keys.count(key) > 1}:
-            raise yaml.constructor.ConstructorError(
-                problem=f"the key {twice!r} is there twice", problem_mark=node.start_mark
-            )
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
-
-
-def _apply(tree: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise InputError(f"{override!r}: an override is key=value, as in trainer.learning_rate=1e-4")
-    *path, last = key.split(".")
-    for name in path:
-        tree = tree.setdefault(name, {})
-        if not isinstance(tree, dict):
-            raise InputError(f"{override!r}: {name!r} holds a value, not a section")
-    try:
-        tree[last] = yaml.load(value, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise InputError(f"{override!r}: the value is not YAML: {error}") from error
 
 
 def _explain(where: str, item: Any) -> str:

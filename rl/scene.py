@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from functools import cache
+
 import envs
 import rewards
 from envs.environment import Environment
 from envs.errors import InputError
+from envs.guard import guard_of
 from envs.tasks import check_disjoint, load
 from envs.types import Task
 from rl.config import Config, EnvConfig
@@ -17,12 +22,24 @@ def environment(config: Config) -> type[Environment]:
     """The environment a config names, with its settings, its tools known to be fit for a model.
 
     Raises:
-        InputError: there is none of that name, a setting it does not take, or a tool of it that has no schema.
+        InputError: there is none of that name, a setting it does not take, a tool of it has no schema, or its server
+            can't be used.
     """
-    found = envs.find(config.env.use)
+    server = config.env.server
+    found = envs.find(config.env.use) if server is None else _served(server.model_dump_json(exclude_defaults=True))
     env = found.configured(**checked(found.configured, config.env.settings, "env.settings"))
     env.tools()
     return env
+
+
+@cache
+def _served(server: str) -> type[Environment]:
+    """The tools of an MCP server, which is asked for them once."""
+    try:
+        from envs.bridges import mcp
+    except ImportError as error:
+        raise InputError(f"env.use mcp needs {error.name}; run: pip install 'localrft[mcp]'") from error
+    return mcp.environment(mcp.Server(**json.loads(server)))
 
 
 def tasks(config: Config, split: str) -> list[Task]:
@@ -54,7 +71,11 @@ def _guarded(tasks: list[Task], env: type[Environment]) -> list[Task]:
     """The tasks, known to say nothing of a guard that makes no sense."""
     for task in tasks:
         if "guard" in task.item:
-            env(task)  # which holds it against the tools of that episode
+            bare = replace(task, item={key: value for key, value in task.item.items() if key != "guard"})
+            try:
+                guard_of(task).check(env(bare).available())
+            except InputError as error:
+                raise InputError(f"task {task.id!r}: item.{error}") from error
     return tasks
 
 

@@ -16,6 +16,7 @@ from envs.types import Completion, Episode, Stop, Task, Turn
 from rl import checkpoint
 from rl.config import ADAPTER, Config
 from rl.records import Run
+from rl.trees import differing
 from rl.watch import Watcher
 
 if TYPE_CHECKING:
@@ -149,9 +150,11 @@ def _open(config: Config, asked: Mapping[str, Any], resume: bool) -> Run:
     if not resume:
         return Run.create(config.output_dir, asked)
     run = Run.resume(config.output_dir)
-    if run.config != asked:
+    if differ := differing(run.config, asked):
         run.close()
-        raise InputError(f"{run.path} was made with another config; resume with {run.path}/config.json")
+        raise InputError(
+            f"{run.path} was made with another config (see {', '.join(differ)}); resume with its config.json"
+        )
     checkpoint.sweep(config.output_dir)
     return run
 

@@ -29,6 +29,7 @@ NAMES = (
     "dies",
     "garbage",
     "latin",
+    "broken",
     "nonsense",
     "hangs",
     "big",
@@ -41,7 +42,8 @@ TOOLS = [
 ]
 STARTS: dict[str, Any] = {
     "no-tools": [],
-    "bad-schema": [{"name": "echo", "inputSchema": {"type": "object", "properties": 5}}],
+    "bad-schema": [{"name": "echo", "inputSchema": {"type": "object", "properties": {"a": {"type": "strin"}}}}],
+    "no-schema": [{"name": "echo", "inputSchema": {"type": "object", "properties": 5}}],
     "not-an-object": [{"name": "echo", "inputSchema": {"type": "object", "$ref": "#/gone"}}],
     "twice": [TOOLS[0], TOOLS[0]],
     "pages": TOOLS,
@@ -49,7 +51,8 @@ STARTS: dict[str, Any] = {
 
 
 def write(body: dict[str, Any] | bytes) -> None:
-    sys.stdout.buffer.write(body if isinstance(body, bytes) else json.dumps(body).encode())
+    raw = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode(errors="surrogateescape")
+    sys.stdout.buffer.write(raw)
     sys.stdout.buffer.write(b"\n")
     sys.stdout.buffer.flush()
 
@@ -85,7 +88,9 @@ class Plain:
             case "garbage":
                 return write(b"<html>oops</html>")
             case "latin":
-                return write(b'{"jsonrpc": "2.0", "caf\xe9": 1}')
+                return write(b"caf\xe9")
+            case "broken":
+                return text("caf\udce9")
             case "nonsense":
                 return {"content": 5}
             case "hangs":
@@ -96,7 +101,7 @@ class Plain:
                 return text(str(subprocess.Popen(["sleep", "600"], stdin=subprocess.DEVNULL).pid))
             case _:
                 picture = {"type": "image", "mimeType": "image/png", "data": "AAAA"}
-                resource = {"type": "resource", "resource": {"uri": "file:///a", "text": "inside"}}
+                resource = {"type": "resource", "resource": {"uri": "note:///a", "text": "inside"}}
                 return {"content": [picture, {"type": "text", "text": "below"}, resource]}
 
     def answer(self, request: dict[str, Any]) -> None:

@@ -37,6 +37,7 @@ HEAVY_FILES = (
 )
 """The only files that may load a training stack when they are imported, by themselves or through one another."""
 CATCHES_ALL = {
+    "envs/bridges/mcp.py": 1,
     "envs/environment.py": 1,
     "envs/sandbox/inside/calls.py": 1,
     "envs/sandbox/inside/keeper.py": 1,

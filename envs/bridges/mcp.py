@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,9 @@ from envs.tools import ToolSpec
 from envs.types import Task
 
 T = TypeVar("T")
+
+TELL_PID = 'echo $$ >&2; exec "$@"'
+"""Has sh write the process number that the program is going to have. The SDK starts it as the leader of a group."""
 
 STOP_SECONDS = 10.0
 """How long a session may take to end before it is cut off; the SDK kills a process that ignores it sooner."""
@@ -149,6 +153,7 @@ class Session:
         self._server = server
         self._leave = asyncio.Event()
         self._holder: asyncio.Task[None] | None = None
+        self._log: TextIO | None = None
 
     async def open(self) -> list[mcp_types.Tool]:
         """Connect, and return what tools there are.
@@ -160,12 +165,12 @@ class Session:
         self._ready: asyncio.Future[tuple[Client, list[mcp_types.Tool]]] = loop.create_future()
         self._lost: asyncio.Future[str] = loop.create_future()
         self._holder = asyncio.create_task(self._hold())
-        await asyncio.wait({self._ready, self._lost}, timeout=self._server.timeout, return_when=asyncio.FIRST_COMPLETED)
+        first: set[asyncio.Future[Any]] = {self._ready, self._lost}
+        await asyncio.wait(first, timeout=self._server.timeout, return_when=asyncio.FIRST_COMPLETED)
         if self._ready.done():
             self._client, tools = self._ready.result()
             return tools
-        reason = self._lost.result() if self._lost.done() else f"was not ready within {self._server.timeout:g} s"
-        raise EnvLost(f"{self._server.where} {reason}")
+        raise self._gone(f"was not ready within {self._server.timeout:g} s")
 
     async def call(self, name: str, arguments: dict[str, Any]) -> str:
         """What a tool answers, as text.
@@ -178,7 +183,7 @@ class Session:
             result = await self._answered(self._client.call_tool(name, arguments))
         except MCPError as error:
             if error.code != mcp_types.INVALID_PARAMS and not await self._alive():
-                raise EnvLost(f"{self._server.where}: {error.message}") from error
+                raise self._gone(error.message) from error
             raise ToolError(error.message) from error
         text = _text(result)
         if result.is_error:
@@ -190,6 +195,8 @@ class Session:
         if self._holder is None:
             return
         self._leave.set()
+        if not self._ready.done():
+            self._holder.cancel()
         try:
             await asyncio.wait({self._holder}, timeout=STOP_SECONDS)
         finally:
@@ -200,15 +207,30 @@ class Session:
         """The answer, unless the session breaks first."""
         asked = asyncio.ensure_future(question)
         try:
-            await asyncio.wait({asked, self._lost}, return_when=asyncio.FIRST_COMPLETED)
-            if self._lost.done() and not asked.done():
-                raise EnvLost(f"{self._server.where} {self._lost.result()}")
+            first: set[asyncio.Future[Any]] = {asked, self._lost}
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+            if not asked.done():
+                raise self._gone("is gone")
             return asked.result()
         except (ValueError, RuntimeError) as error:  # how the SDK says that an answer breaks the protocol or the schema
-            raise EnvLost(f"{self._server.where}: {_short(error)}") from error
+            raise self._gone(_short(error)) from error
         finally:
             asked.cancel()
-            await asyncio.wait({asked})
+            await asyncio.gather(asked, return_exceptions=True)
+
+    def _gone(self, reason: str) -> EnvLost:
+        """The end of the environment, with the first reason that was heard of."""
+        reason = self._lost.result() if self._lost.done() else f"{reason}{self._last_words()}"
+        return EnvLost(f"{self._server.where}: {reason}")
+
+    def _last_words(self) -> str:
+        """The last that the program wrote to stderr. `pread`, because the file's position is the program's as well."""
+        if self._log is None or self._log.closed:
+            return ""
+        size = os.fstat(self._log.fileno()).st_size
+        start = len(os.pread(self._log.fileno(), 20, 0).partition(b"\n")[0])  # the first line is the process number
+        said = os.pread(self._log.fileno(), 500, max(start, size - 500)).decode(errors="replace").strip()
+        return f"; its last words: {said}" if said else ""
 
     async def _alive(self) -> bool:
         """Whether the server still answers, so that an error was about the call and not the end of it."""
@@ -220,22 +242,35 @@ class Session:
         return True
 
     async def _hold(self) -> None:
-        with tempfile.TemporaryFile("w+") as log:
+        with tempfile.TemporaryFile("w+") as self._log:
             try:
-                async with self._connected(log) as client:
+                async with self._connected(self._log) as client:
                     self._ready.set_result((client, await _all_tools(client)))
                     await self._leave.wait()
-            except Exception as error:
-                self._lose(f"{_short(error)}{_tail(log)}")
+            except Exception as error:  # the boundary to the SDK, whose tasks may raise anything, in groups
+                self._lose(f"{_short(error)}{self._last_words()}")
             else:
-                self._lose("was left")
+                self._lose("the session has ended")
+            finally:
+                self._end_group(self._log)
+
+    def _end_group(self, log: TextIO) -> None:
+        """End what the program has started and left behind; the SDK ends the program alone if that goes by itself."""
+        pid = os.pread(log.fileno(), 20, 0).partition(b"\n")[0]
+        if self._server.command is not None and pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(int(pid), signal.SIGKILL)
 
     @contextlib.asynccontextmanager
     async def _connected(self, log: TextIO) -> AsyncIterator[Client]:
         server = self._server
         if server.command is not None:
             program = StdioServerParameters(
-                command=server.command, args=list(server.args), env=dict(server.env), cwd=server.cwd
+                command="/bin/sh",
+                args=["-c", TELL_PID, "sh", server.command, *server.args],
+                env=dict(server.env),
+                cwd=server.cwd,
+                encoding_error_handler="replace",  # what is broken is text, or no MCP; strict hangs the SDK's reader
             )
             transport = stdio_client(program, errlog=log)
             async with Client(transport, cache=None, message_handler=self._hear) as client:
@@ -293,10 +328,3 @@ def _short(error: BaseException) -> str:
         error = error.exceptions[0]
     said = " ".join(str(error).split())[:300]
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
-
-
-def _tail(log: TextIO) -> str:
-    """The last that the program wrote to stderr. `pread`, because the file's position is the program's as well."""
-    size = os.fstat(log.fileno()).st_size
-    said = os.pread(log.fileno(), 500, max(0, size - 500)).decode(errors="replace").strip()
-    return f"; its last words: {said}" if said else ""

@@ -12,7 +12,7 @@ from typing import Any
 
 from envs.errors import InputError
 from rewards.graders.spec import walk
-from rl import config
+from rl import config, trees
 from rl.config import Config
 from rl.hosted import auto, rows
 from rl.hosted.body import Body, Reinforcement, ReinforcementHyperparameters, SupervisedMethod, settings
@@ -95,7 +95,9 @@ def plan(
     }
     for name in ("engine", "chat", "credit", "feed", "lora", "tiny"):
         tree[name] = getattr(local, name)
-    found = config.parse(config.overridden(tree, *overrides), where="the job")
+    for override in overrides:
+        trees.apply(tree, override)
+    found = config.parse(tree, where="the job")
     return Plan(config=found, hyperparameters=asked.model_dump(), steps=total, said=tuple(said))
 
 
@@ -150,7 +152,9 @@ def supervised(
         "tiny": local.tiny,
         "trainer": trainer,
     }
-    found = config.parse(config.overridden(tree, *overrides), where="the job")
+    for override in overrides:
+        trees.apply(tree, override)
+    found = config.parse(tree, where="the job")
     return Plan(config=found, hyperparameters=asked.model_dump(), steps=total, said=tuple(_unsent(body)))
 
 

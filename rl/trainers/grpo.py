@@ -24,6 +24,7 @@ from trl import GRPOConfig, GRPOTrainer
 from envs.errors import InputError
 from rl.samples import Sample
 from rl.trainers import head, heap, linear
+from rl.trainers.packed import pack
 
 Rollout = Callable[[int, int], Sequence[Sample]]
 """(step, number of rows) -> the rows of whole groups, in order."""
@@ -133,6 +134,15 @@ class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         batch["advantages"] = advantages
         return batch
 
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        inputs: dict[str, Any] = super()._prepare_inputs(generation_batch)
+        every = self.args.steps_per_generation
+        # TRL shuffles a batch. Where all of it goes into one update that changes nothing, and parts prompts.
+        if self.model.training and every == self.args.gradient_accumulation_steps and self._step % every == 0:
+            self._buffered_inputs = by_prompt(self._buffered_inputs)
+            inputs = self._buffered_inputs[0]
+        return inputs
+
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
         self._batch = trimmed(inputs)
         try:
@@ -159,10 +169,15 @@ class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         labels[:, -logits_to_keep:] = input_ids[:, -logits_to_keep:].masked_fill(mask == 0, -100)
         places, padding = without_gaps(attention_mask)
         sampled = labels.gather(1, places).masked_fill(padding, -100)
+        rows = input_ids.gather(1, places)
+        layout = None
+        if input_ids.device.type == "cpu":
+            lengths = [mask.sum(dim=1).tolist() for mask in (attention_mask, self._batch["prompt_mask"])]
+            layout = pack(rows, *lengths)
         with self.accelerator.autocast():
             # No attention mask: all padding is at the end now, where causal attention does not look, and
             # without a mask it is computed for half of all pairs instead of all.
-            scored = model(input_ids=input_ids.gather(1, places), sampled_labels=sampled)
+            scored = model(input_ids=rows, sampled_labels=sampled, layout=layout)
         logps, entropy = (_back(x, places, input_ids.shape[1])[:, -logits_to_keep:] for x in scored)
         if self.args.vllm_importance_sampling_correction:
             # TRL reads `advantages` after this call, and its losses are linear in them: weighting them here
@@ -192,6 +207,21 @@ def _reward(prompts: Sequence[Any], completions: Sequence[Any], earned: Sequence
 
 
 _reward.__name__ = "episode"
+
+
+def by_prompt(batches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same rows in micro-batches of the same sizes, those with one prompt next to each other."""
+    prompts = torch.cat([batch["prompt_ids"] for batch in batches])
+    size = len(batches[0]["prompt_ids"])
+    order = prompts.unique(dim=0, return_inverse=True)[1].argsort(stable=True).split(size)
+    of_rows = {
+        key: torch.cat([batch[key] for batch in batches])
+        for key, value in batches[0].items()
+        if isinstance(value, torch.Tensor) and value.ndim and len(value) == size
+    }
+    return [
+        batch | {key: value[rows] for key, value in of_rows.items()} for batch, rows in zip(batches, order, strict=True)
+    ]
 
 
 def trimmed(batch: dict[str, Any]) -> dict[str, Any]:

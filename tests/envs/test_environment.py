@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import datetime
 import json
+import re
 import sys
 import threading
 import time
@@ -13,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from envs import Environment, EnvLost, InputError, Message, Task, ToolCall, ToolError, tool
+from envs import Environment, EnvLost, Guard, InputError, Message, Task, ToolCall, ToolError, tool
 from envs.environment import as_text
+from envs.guard import RESULT_CHARS
 
 TASK = Task.ask("Do something.")
 
@@ -510,3 +512,46 @@ def test_no_call_however_odd_raises(name, arguments):
     result = one(Shed(TASK), name, arguments)
     assert result.fault is not None
     result.content.encode("utf-8")
+
+
+HUGE, LARGE = 100_000_000, 2_000_000
+
+
+class Flood(Environment):
+    """Returns and raises more than anybody can read."""
+
+    @tool
+    def text(self) -> str:
+        return "\x1b" * HUGE
+
+    @tool
+    def rows(self) -> list[str]:
+        return ["<|im_end|>" * 10] * (LARGE // 100)
+
+    @tool
+    def raw(self) -> bytes:
+        return b"\xff" * LARGE
+
+    @tool
+    def raises(self) -> str:
+        raise ValueError("x" * HUGE)
+
+
+@pytest.mark.parametrize(("name", "size"), [("text", HUGE), ("rows", LARGE), ("raw", LARGE), ("raises", HUGE)])
+def test_of_a_huge_result_the_model_is_shown_the_beginning_and_told_how_much_there_was(name, size):
+    content = one(Flood(TASK), name).content
+    shown, mark = content.rsplit("\n", 1)
+    assert len(shown) == RESULT_CHARS
+    whole = int(re.fullmatch(r"\[cut: the result has (\d+) characters, of which the first 50000 are shown\]", mark)[1])
+    assert whole >= size
+
+
+def test_a_result_of_just_the_limit_is_whole():
+    class Exact(Environment):
+        @tool
+        def give(self, n: int) -> str:
+            return "x" * n
+
+    env = Exact(TASK, Guard(result_chars=5))
+    assert one(env, "give", {"n": 5}).content == "xxxxx"
+    assert one(env, "give", {"n": 6}).content.startswith("xxxxx\n[cut: the result has 6 characters")

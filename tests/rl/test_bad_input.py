@@ -87,6 +87,10 @@ def both(train: str, test: str) -> Callable[[Path], dict[str, Any]]:
 FINE = '{"id": "a", "prompt": "Well?"}'
 
 REFUSED = {
+    "an approver who has to be asked": Refused(
+        "guard.approval.approver 'ask' asks at the terminal, which only rft play can do",
+        guard={"approval": {"rules": [{"tool": "refund"}], "approver": "ask"}},
+    ),
     "an unknown key": Refused("unknown key 'modle'; did you mean 'model'?", "modle=x"),
     "a misspelt key": Refused("unknown key 'rollout.turn'; did you mean 'turns'?", "rollout.turn=3"),
     "a misspelt trainer key": Refused(

@@ -19,7 +19,7 @@ from rl import tiny  # noqa: E402
 from rl.chat import Row  # noqa: E402
 from rl.config import parse  # noqa: E402
 from rl.samples import Sample  # noqa: E402
-from rl.trainers.grpo import EpisodeGRPOTrainer, trimmed, without_gaps  # noqa: E402
+from rl.trainers.grpo import EpisodeGRPOTrainer, by_prompt, trimmed, without_gaps  # noqa: E402
 from rl.trainers.settings import grpo_config, lora_config  # noqa: E402
 
 CAP = 2.0
@@ -44,9 +44,9 @@ def settings(output_dir: Path, **trainer: Any) -> Any:
     return grpo_config(parse(tree | {"trainer": fields | trainer}), output_dir)
 
 
-def made_up(rng: random.Random, unscored: bool = False) -> Sample:
+def made_up(rng: random.Random, unscored: bool = False, prompt: tuple[int, ...] = ()) -> Sample:
     """An episode of three turns with tool results between, of a length of its own."""
-    prompt = tuple(rng.randrange(10, 700) for _ in range(rng.randint(3, 9)))
+    prompt = prompt or tuple(rng.randrange(10, 700) for _ in range(rng.randint(3, 9)))
     mask: list[int] = []
     turns: list[int] = []
     for turn in range(3):
@@ -103,14 +103,17 @@ def by_hand(model: Any, batch: dict[str, Any], beta: float, accumulation: int) -
     return ((policy + beta * kl) * mask).sum() / batch["num_items_in_batch"]
 
 
-def run(base: str, tmp_path: Path, seed: int, **trainer: Any) -> list[Any]:
+PROMPTS = {"own": [()] * 8, "shared": [(11, 12, 13, 14)] * 3 + [(21, 22)] * 4 + [()]}
+
+
+def run(base: str, tmp_path: Path, seed: int, prompts: str = "own", **trainer: Any) -> list[Any]:
     rng = random.Random(seed)
     probe = Probe(
         model=base,
         args=settings(tmp_path, **trainer),
         tokenizer=AutoTokenizer.from_pretrained(base),
         lora=lora_config({"r": 4}),
-        rollout=lambda step, rows: [made_up(rng, unscored=i == 2) for i in range(rows)],
+        rollout=lambda step, rows: [made_up(rng, i == 2, PROMPTS[prompts][i]) for i in range(rows)],
         tasks=16,
     )
     probe.seen = []
@@ -123,13 +126,31 @@ def run(base: str, tmp_path: Path, seed: int, **trainer: Any) -> list[Any]:
 
 @pytest.mark.parametrize("beta", [0.0, 0.05])
 @pytest.mark.parametrize("recomputed", [False, True])
-def test_loss_and_gradient_equal_a_plain_computation(base: str, tmp_path: Path, beta: float, recomputed: bool) -> None:
-    seen = run(base, tmp_path, seed=3, beta=beta, gradient_checkpointing=recomputed)
+@pytest.mark.parametrize("prompts", PROMPTS)
+def test_loss_and_gradient_equal_a_plain_computation(
+    base: str, tmp_path: Path, beta: float, recomputed: bool, prompts: str
+) -> None:
+    seen = run(base, tmp_path, seed=3, prompts=prompts, beta=beta, gradient_checkpointing=recomputed)
     assert len(seen) == 4
     for loss, expected, gradient, expected_gradient in seen:
         assert loss == pytest.approx(expected, abs=1e-5)
         assert (gradient - expected_gradient).norm() < 1e-4 * expected_gradient.norm()
         assert expected_gradient.norm() > 1e-3
+
+
+def test_rows_of_a_prompt_are_brought_together_and_none_is_lost() -> None:
+    def micro_batch(prompts: list[int], first: int) -> dict[str, Any]:
+        rows = torch.arange(first, first + len(prompts))
+        return {
+            "prompt_ids": torch.tensor([[0, p] for p in prompts]),
+            "advantages": rows[:, None],
+            "count": torch.tensor(4),
+        }
+
+    together = by_prompt([micro_batch([7, 5], 0), micro_batch([7, 5], 2)])
+    assert [batch["prompt_ids"].tolist() for batch in together] == [[[0, 5], [0, 5]], [[0, 7], [0, 7]]]
+    assert [batch["advantages"].flatten().tolist() for batch in together] == [[1, 3], [0, 2]]
+    assert [batch["count"].item() for batch in together] == [4, 4]
 
 
 def test_padding_that_every_row_has_is_cut_and_nothing_else() -> None:

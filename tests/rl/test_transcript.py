@@ -9,7 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.types import Completion, Cost, Episode, Fault, Finish, Message, Role, Stop, Task, ToolCall, ToolResult, Turn
+from envs.types import (
+    Approval,
+    Completion,
+    Cost,
+    Episode,
+    Fault,
+    Finish,
+    Message,
+    Role,
+    Stop,
+    Task,
+    ToolCall,
+    ToolResult,
+    Turn,
+)
 from made import played, turn
 from rewards.score import Score
 from rl.rollout import Played
@@ -40,6 +54,7 @@ MESSAGE = st.builds(
     tool_calls=st.lists(CALL, max_size=2).map(tuple),
     tool_call_id=st.none() | TEXT,
 )
+APPROVAL = st.builds(Approval, by=TEXT, granted=st.booleans(), reason=TEXT, at=TEXT)
 RESULT = st.builds(
     ToolResult,
     call_id=TEXT,
@@ -47,6 +62,8 @@ RESULT = st.builds(
     content=TEXT,
     fault=st.none() | st.sampled_from(get_args(Fault)),
     seconds=st.floats(0, 1e9),
+    money=st.floats(0, 1e9),
+    approvals=st.lists(APPROVAL, max_size=2).map(tuple),
 )
 
 
@@ -145,3 +162,13 @@ def test_numbers_that_json_lacks_are_spelled_out(value: float) -> None:
     assert json.loads(json.dumps(encode(played(value=value)), allow_nan=False))["outcome"]["score"]["value"] == str(
         value
     )
+
+
+def test_price_and_approvals_are_written_only_where_there_are_any() -> None:
+    free = ToolResult(call_id="c", name="look", content="seen")
+    paid = replace(free, money=0.5, approvals=(Approval(by="deny", granted=False, reason="no", at="2026-01-01"),))
+    (action,) = encode(played(turns=(replace(turn(), results=(free, paid)),)))["actions"]
+    action = json.loads(json.dumps(action))
+    assert action["results"][0] == {"call_id": "c", "name": "look", "content": "seen", "fault": None, "seconds": 0.0}
+    assert action["results"][1]["approvals"] == [{"by": "deny", "granted": False, "reason": "no", "at": "2026-01-01"}]
+    assert action["results"][1]["money"] == 0.5
