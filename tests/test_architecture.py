@@ -30,6 +30,7 @@ HEAVY_FILES = (
     "rl/trainers/grpo.py",
     "rl/trainers/head.py",
     "rl/trainers/linear.py",
+    "rl/trainers/packed.py",
     "rl/trainers/settings.py",
     "rl/trainers/sft.py",
     "rl/trainers/start.py",
