@@ -105,6 +105,14 @@ def _parser() -> argparse.ArgumentParser:
 
     grading.add_to(command("grade", None, "run, check and test graders of the hosted format"), benching.add_arguments)
 
+    sub = command("serve", _serve, "answer the hosted service's API on this machine")
+    sub.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; others than this machine's need a token"
+    )
+    sub.add_argument("--port", type=int, default=8000)
+    sub.add_argument("--home", type=Path, default=Path("rft_home"), metavar="DIR", help="where everything is kept")
+    sub.add_argument("--config", type=Path, metavar="FILE", help="local settings (YAML); the embedded policy if none")
+
     commands_of_jobs.add_import(command("import", None, "make a project of the files of a hosted job"))
     commands_of_jobs.add_export(
         command("export", None, "write a project out for another trainer, and say what is lost")
@@ -217,6 +225,14 @@ def _play(arguments: argparse.Namespace) -> int:
         greedy=arguments.greedy,
     )
     return BROKEN if played.episode.broken else OK
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    try:
+        from rl.hosted.serve import serve
+    except ImportError as error:
+        raise InputError(f"rft serve needs {error.name}: pip install 'localrft[serve,graders]'") from error
+    return serve(host=arguments.host, port=arguments.port, home=arguments.home, config=arguments.config)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

@@ -1,1 +1,1 @@
-"""Jobs of hosted fine-tuning, run here: what a job says, what it means, and the files it goes by."""
+"""The hosted service on this machine: what its jobs mean here, and the server that is asked as the service is."""
