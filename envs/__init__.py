@@ -2,7 +2,9 @@
 
 from envs.analyst import Analyst
 from envs.arithmetic import Arithmetic
+from envs.bridges.hosted import Hosted
 from envs.desk import Desk
+from envs.desk_talk import TalkingDesk
 from envs.environment import Environment, ToolSpec, tool
 from envs.errors import EnvLost, InputError, ToolError, unknown
 from envs.guard import Guard
@@ -65,6 +67,8 @@ ENVS: dict[str, type[Environment]] = {
     "analyst": Analyst,
     "arithmetic": Arithmetic,
     "desk": Desk,
+    "desk_talk": TalkingDesk,
+    "hosted": Hosted,
     "math": Math,
     "search": Search,
 }

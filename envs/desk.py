@@ -69,7 +69,7 @@ class Desk(Environment):
             InputError: an option that makes no sense.
         """
         if split not in COUNTS:
-            raise InputError(f"desk has no split {split!r}; splits are {', '.join(COUNTS)}")
+            raise InputError(f"{cls.name} has no split {split!r}; splits are {', '.join(COUNTS)}")
         if len(orders) != 2 or not 1 <= orders[0] <= orders[1] <= MOST_ORDERS:
             raise InputError(f"orders must be two numbers, fewest and most, from 1 to {MOST_ORDERS}, not {orders!r}")
         if difficulty not in get_args(Difficulty):
@@ -91,7 +91,7 @@ class Desk(Environment):
             order_id: the order's number, as in "4711".
         """
         order = self._find(order_id)
-        self.steps.note(progress=f"read {order_id}", order=order_id)
+        self.steps.note(progress=f"read {order_id}" if order_id in self._requests else None, order=order_id)
         self._read.add(order_id)
         return {name: order[name] for name in ("item", "total", "policy")}
 
@@ -108,7 +108,8 @@ class Desk(Environment):
             self.steps.note(order=None)
             raise ToolError("no such policy.")
         order = next(number for number, record in self._database.items() if record["policy"] == policy)
-        right = order in self._read and action == self._requests[order]["action"]
+        request = self._requests.get(order)
+        right = request is not None and order in self._read and action == request["action"]
         self.steps.note(progress=f"checked {order}" if right else None, order=order)
         if right:
             self._checked.add(order)
@@ -182,7 +183,9 @@ class Desk(Environment):
 
     def _objection(self, name: str, order: str, value: int | str | None) -> str | None:
         """Why this change must not be made now, or None where it is the one that is due."""
-        request = self._requests[order]
+        request = self._requests.get(order)
+        if request is None:
+            return "not asked for"
         if order in self._settled:
             return "settled before"
         if order not in self._checked:

@@ -73,7 +73,7 @@ class Environment:
     def __init__(self, task: Task, guard: Guard | None = None) -> None:
         self.task = task
         self.guard = (guard or Guard()).narrowed(guard_of(task))
-        self.guard.check(self.tools())
+        self.guard.check(self.available())
         self.steps = Steps()
         """What its calls amounted to, where its tools note it; give the account in `state`."""
         self.done = False
@@ -84,6 +84,11 @@ class Environment:
     def tasks(cls, split: str) -> list[Task]:
         """The tasks of a split: "train", "validation" or "test". Subclasses may take more options."""
         raise InputError(f"environment {cls.name!r} brings no tasks of its own: name a file under env.data")
+
+    @classmethod
+    def configured(cls) -> type[Environment]:
+        """The environment with what a config says under `env.settings`; those that take something override this."""
+        return cls
 
     @classmethod
     def expert(cls, task: Task) -> list[Message]:
@@ -113,6 +118,10 @@ class Environment:
         """
         return read_tools(cls, Environment)  # type: ignore[arg-type]  # a class is hashable; the stub sees its instances
 
+    def available(self) -> Mapping[str, ToolSpec]:
+        """The tools of this episode: those of the class, unless the task brings its own."""
+        return self.tools()
+
     async def step(self, message: Message) -> tuple[ToolResult, ...]:
         """Carry out every call of a message, results in the order of the calls.
 
@@ -127,9 +136,9 @@ class Environment:
         Raises:
             EnvLost: the environment is gone.
         """
-        spec = self.tools().get(call.name)
+        spec = self.available().get(call.name)
         if spec is None:
-            known = ", ".join(self.tools())
+            known = ", ".join(self.available())
             return self._result(call, f"there is no tool {call.name!r}. Tools: {known}.", "unknown_tool")
         try:
             arguments = spec.parse(call.arguments)

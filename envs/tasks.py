@@ -142,12 +142,21 @@ def _prompt(row: Mapping[str, Any], where: str, column: str) -> tuple[Message, .
         )
     if isinstance(said, str):
         said = [{"role": "user", "content": said}]
-    messages = tuple(m.record() for m in _valid(_MESSAGES, said, f"{where}: {key}"))
+    messages = messages_of(said, f"{where}: {key}")
     if messages[-1].role not in ("user", "tool"):
         raise InputError(f"{where}: {key} ends with the {messages[-1].role}; the last word must be the user's")
     if not any(message.content.strip() for message in messages):
         raise InputError(f"{where}: {key} is empty; a task needs a prompt")
     return messages
+
+
+def messages_of(said: Any, where: str) -> tuple[Message, ...]:
+    """A conversation in the shape of the chat APIs as messages; `developer` becomes `system`.
+
+    Raises:
+        InputError: something in it is no message, or no text.
+    """
+    return tuple(message.record() for message in _valid(_MESSAGES, said, where))
 
 
 def _valid(adapter: TypeAdapter[Any], value: Any, where: str) -> Any:

@@ -3,7 +3,7 @@
 from rewards.compose import capped, gated, min_form, shaped, weighted, whole
 from rewards.hosted import grader
 from rewards.outcome import contains, exact, json_equal, numeric, state_equal
-from rewards.process import in_order, no_repeats, policy_kept, progress, valid_calls
+from rewards.process import flagged, in_order, no_repeats, policy_kept, progress, valid_calls
 from rewards.score import Reward, Score, reward
 from rewards.spec import REWARDS, build
 
@@ -15,6 +15,7 @@ __all__ = [
     "capped",
     "contains",
     "exact",
+    "flagged",
     "gated",
     "grader",
     "in_order",

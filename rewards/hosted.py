@@ -78,14 +78,19 @@ def services_of(
         raise InputError("unsafe_python would have no effect: there is no python grader; remove it")
     if sandbox is not None and (not runs_python or unsafe_python is not None):
         raise InputError("sandbox would have no effect: no python grader runs in one; remove it")
-    sandboxed = SandboxPool(_settings(sandbox)) if runs_python and unsafe_python is None else None
+    sandboxed = SandboxPool(sandbox_settings(sandbox)) if runs_python and unsafe_python is None else None
     return Services(
         pool=sandboxed if unsafe_python is None else UnsafeSubprocess(unsafe_python),
         judge=None if judge is None else Judge(judge),
     )
 
 
-def _settings(tree: Mapping[str, Any] | None) -> SandboxSettings:
+def sandbox_settings(tree: Mapping[str, Any] | None) -> SandboxSettings:
+    """What a config says of the sandboxes of python graders.
+
+    Raises:
+        InputError: an unknown key, or a wrong value.
+    """
     try:
         return SandboxSettings.model_validate(tree or {})
     except ValidationError as error:

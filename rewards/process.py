@@ -54,6 +54,20 @@ def policy_kept(episode: Episode) -> Score:
     return _per_turn(episode, "policy_kept", lambda call, result: _deduction(noted(call, result, "violation")))
 
 
+def flagged(episode: Episode, *, fact: str) -> Score:
+    """-1 for each call that the environment noted with this fact, 0 for each other call.
+
+    Args:
+        episode: what was played.
+        fact: as `needless`, which the desk with a customer notes of questions that need not have been asked.
+
+    Raises:
+        InputError: the environment notes no steps.
+    """
+    noted = _notes(episode)
+    return _per_turn(episode, fact, lambda call, result: _deduction(noted(call, result, fact)))
+
+
 def no_repeats(episode: Episode) -> Score:
     """-1 for each call that was carried out before with the same arguments, 0 for each other call.
 

@@ -24,7 +24,7 @@ from envs.named import load_attribute
 from rewards.compose import capped, gated, min_form, shaped, weighted, whole
 from rewards.hosted import grader
 from rewards.outcome import contains, exact, json_equal, numeric, state_equal
-from rewards.process import in_order, no_repeats, policy_kept, progress, valid_calls
+from rewards.process import flagged, in_order, no_repeats, policy_kept, progress, valid_calls
 from rewards.score import Reward, reward
 
 PART_KEYS = ("weight", "per_turn")
@@ -137,6 +137,7 @@ REWARDS: dict[str, Callable[..., Any]] = {
     "in_order": in_order,
     "no_repeats": no_repeats,
     "policy_kept": policy_kept,
+    "flagged": flagged,
     "gated": gated,
     "capped": capped,
     "shaped": shaped,

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +90,16 @@ def sweep(run: Path) -> list[Path]:
     return broken
 
 
-def keep(run: Path, limit: int, *, best: int | None = None) -> None:
-    """Remove all but the last `limit` checkpoints and the one of step `best`. Call it after the newest is sealed."""
+def keep(run: Path, limit: int, *, also: Collection[int | None] = ()) -> None:
+    """Remove all but the last `limit` checkpoints and those of steps `also`. Call it after the newest is sealed."""
     for directory in _all(run)[:-limit]:
-        if step_of(directory) != best:
+        if step_of(directory) not in also:
             shutil.rmtree(directory)
+
+
+def best(scores: Mapping[int, float], count: int) -> list[int]:
+    """The steps with the highest scores, best first; of equals the later."""
+    return sorted(scores, key=lambda step: (scores[step], step), reverse=True)[:count]
 
 
 def _all(run: Path) -> list[Path]:

@@ -10,16 +10,21 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from envs.errors import InputError
 from rl import benching, grading
 from rl.collect import StepLost
-from rl.config import load, load_run
+from rl.config import Config, load, load_run
 from rl.engines import EngineError
+from rl.hosted import bundle
+from rl.hosted import commands as commands_of_jobs
 from rl.policy import PolicyError
+
+if TYPE_CHECKING:
+    from rl.train import Trained
 
 OK, NO, BAD_INPUT, BROKEN, INTERRUPTED = 0, 1, 2, 3, 130
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -84,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("train", _train, "train a policy")
     sub.add_argument("--resume", action="store_true", help="go on with the run in output_dir")
-    _config(sub)
+    _config(sub, what="a YAML file, or a hosted job: job.json or the folder it lies in")
 
     sub = command("eval", _eval, "measure a policy on held-out tasks")
     sub.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to FILE")
@@ -100,14 +105,29 @@ def _parser() -> argparse.ArgumentParser:
 
     grading.add_to(command("grade", None, "run, check and test graders of the hosted format"), benching.add_arguments)
 
+    sub = command("serve", _serve, "answer the hosted service's API on this machine")
+    sub.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; others than this machine's need a token"
+    )
+    sub.add_argument("--port", type=int, default=8000)
+    sub.add_argument("--home", type=Path, default=Path("rft_home"), metavar="DIR", help="where everything is kept")
+    sub.add_argument("--config", type=Path, metavar="FILE", help="local settings (YAML); the embedded policy if none")
+
+    commands_of_jobs.add_import(command("import", None, "make a project of the files of a hosted job"))
+    commands_of_jobs.add_export(
+        command("export", None, "write a project out for another trainer, and say what is lost")
+    )
+
     sub = command("doctor", _doctor, "what this machine can run, and what is missing")
     sub.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
-def _config(parser: argparse.ArgumentParser, default: Path | None = None) -> None:
+def _config(
+    parser: argparse.ArgumentParser, default: Path | None = None, what: str = "a YAML file, or a run directory"
+) -> None:
     if default is None:
-        parser.add_argument("config", type=Path, help="a YAML file, or a run directory")
+        parser.add_argument("config", type=Path, help=what)
     else:
         parser.add_argument("--config", type=Path, default=default)
     parser.add_argument(
@@ -136,23 +156,45 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    config = load(arguments.config, *arguments.overrides)  # before the imports below, which take seconds
+    config = _read(arguments.config, arguments.overrides)  # before the imports below, which take seconds
     from rl.train import Training
     from rl.watch import Screen, Watcher
 
     console = Console()
     leader = int(os.environ.get("RANK", "0")) == 0
     screen = Screen(console)
+    if config.method == "supervised":
+        from rl import supervised
+
+        with screen:
+            trained = supervised.train(config, resume=arguments.resume, watcher=screen)
+        return _ended(console, trained)
     with screen:
         training = Training(config, resume=arguments.resume, watcher=screen if leader else Watcher())
         try:
             trained = training.train()
         finally:
             training.close()
-    if leader:
+    return _ended(console if leader else None, trained)
+
+
+def _ended(console: Console | None, trained: Trained) -> int:
+    """Say how a run ended, where somebody is to be told; its exit code."""
+    if console is not None:
         how = "interrupted; go on with --resume" if trained.interrupted else "done"
         console.print(f"{how}: {trained.steps} steps in {trained.seconds:.0f} s, run {trained.run}", highlight=False)
     return INTERRUPTED if trained.interrupted else OK
+
+
+def _read(path: Path, overrides: Sequence[str]) -> Config:
+    """The config in a file, or what the job in one comes to here."""
+    if not bundle.is_one(path):
+        return load(path, *overrides)
+    found = bundle.planned(bundle.load(path), *overrides, processes=int(os.environ.get("WORLD_SIZE", "1")))
+    if int(os.environ.get("RANK", "0")) == 0:
+        for line in found.said:
+            print(f"rft: {line}", file=sys.stderr)
+    return found.config
 
 
 def _eval(arguments: argparse.Namespace) -> int:
@@ -183,6 +225,14 @@ def _play(arguments: argparse.Namespace) -> int:
         greedy=arguments.greedy,
     )
     return BROKEN if played.episode.broken else OK
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    try:
+        from rl.hosted.serve import serve
+    except ImportError as error:
+        raise InputError(f"rft serve needs {error.name}: pip install 'localrft[serve,graders]'") from error
+    return serve(host=arguments.host, port=arguments.port, home=arguments.home, config=arguments.config)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

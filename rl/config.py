@@ -10,15 +10,14 @@ checked here, without them. A setting that would have no effect is an error.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from envs.errors import InputError, unknown
+from rl import trees
 from rl.credit import CREDIT, GIVEN, WHITENED, needs
 from rl.credit.say import annealed
 from rl.guarding import GuardConfig
@@ -59,6 +58,8 @@ class EnvConfig(Section):
     """A name from `envs.ENVS`, `module:attribute`, or "mcp": the tools of `server`."""
     server: ServerConfig | None = None
     """Of `use: mcp`."""
+    settings: dict[str, Any] = {}
+    """What the environment itself takes: arguments of its `configured`."""
     options: dict[str, Any] = {}
     """Arguments of the environment's `tasks`, for every split."""
     data: dict[str, str] = {}
@@ -209,15 +210,21 @@ class EvalConfig(Section):
     """Sampled episodes a task, for pass@k and pass^k."""
     greedy: bool = True
     """Also play each task once at temperature 0."""
+    keep: int | None = Field(None, ge=1)
+    """Keep the checkpoints of so many evaluations with the highest reward, and the newest, in place of the newest
+    `trainer.save_total_limit`."""
 
 
 class Config(Section):
     """A run."""
 
+    method: Literal["reinforcement", "supervised"] = "reinforcement"
+    """How the policy learns. supervised: from the replies in the rows that `env.options.files` names; nothing is
+    played, and `trainer` takes the fields of TRL's `SFTConfig`."""
     model: str
     """A directory, a name on the Hub, or "tiny": the embedded policy, made on the spot."""
     env: EnvConfig
-    reward: dict[str, Any]
+    reward: dict[str, Any] = {}
     """Name -> reward; see `rewards.build`."""
     output_dir: Path
     seed: int = 0
@@ -238,9 +245,34 @@ class Config(Section):
     """A LoRA adapter to evaluate."""
 
     @model_validator(mode="after")
+    def _reinforcement_needs_a_reward(self) -> Config:
+        if self.method == "reinforcement" and "reward" not in self.model_fields_set:
+            raise ValueError("the key 'reward' is missing")
+        return self
+
+    @model_validator(mode="after")
     def _tiny_needs_tiny(self) -> Config:
         if self.tiny and self.model != "tiny":
             raise ValueError("the section 'tiny' belongs to model 'tiny'")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Config:
+        if self.method == "supervised":
+            for name in (
+                "reward",
+                "rollout",
+                "engine",
+                "credit",
+                "feed",
+                "evaluate",
+                "guard",
+                "adapter",
+                "deterministic",
+            ):
+                field = type(self).model_fields[name]
+                if getattr(self, name) != ({} if name == "reward" else field.default):
+                    raise ValueError(f"{name} would have no effect with method 'supervised'; remove it")
         return self
 
     @model_validator(mode="after")
@@ -256,20 +288,9 @@ def load(path: str | Path, *overrides: str) -> Config:
     Raises:
         InputError: no such file, not YAML, an unknown key (with the nearest valid one), a wrong type.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: can't read the config: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: can't read the config: it is not text in UTF-8") from error
-    try:
-        tree = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML: {error}") from error
-    if not isinstance(tree, dict):
-        raise InputError(f"{path}: a config is a mapping of keys to values; this is {type(tree).__name__}")
+    tree = trees.read(path)
     for override in overrides:
-        _apply(tree, override)
+        trees.apply(tree, override)
     return parse(tree, where=str(path))
 
 
@@ -295,40 +316,6 @@ def parse(tree: Mapping[str, Any], where: str = "config") -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         raise InputError("\n".join(_explain(where, item) for item in error.errors())) from error
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads `1e-4` as a string, where people mean a number; and of a key given twice it takes the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        for twice in {key for key in keys if keys.count(key) > 1}:
-            raise yaml.constructor.ConstructorError(
-                problem=f"the key {twice!r} is there twice", problem_mark=node.start_mark
-            )
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
-
-
-def _apply(tree: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise InputError(f"{override!r}: an override is key=value, as in trainer.learning_rate=1e-4")
-    *path, last = key.split(".")
-    for name in path:
-        tree = tree.setdefault(name, {})
-        if not isinstance(tree, dict):
-            raise InputError(f"{override!r}: {name!r} holds a value, not a section")
-    try:
-        tree[last] = yaml.load(value, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise InputError(f"{override!r}: the value is not YAML: {error}") from error
 
 
 def _explain(where: str, item: Any) -> str:

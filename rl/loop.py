@@ -7,6 +7,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
@@ -59,6 +60,10 @@ class BackgroundLoop:
             ended.wait(CLEAN_UP_SECONDS)
             raise
         return started[0].result()
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Begin it and return at once; cancelling the future cancels the coroutine."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def close(self) -> None:
         """Stop the loop and its thread. Idempotent."""

@@ -182,6 +182,11 @@ class Run:
         """What `evaluated` was given: label, step and the report's numbers."""
         return list(self._evaluations.read())
 
+    def measured(self) -> Iterator[tuple[str, int, Played]]:
+        """Label, step and episode of everything that was evaluated, in the order of writing."""
+        for record in self._evaluated.read():
+            yield record["label"], record["step"], decode(record)
+
     def note(self, kind: str, **payload: Any) -> None:
         """Add to the ledger, and bring it to disk."""
         self.ledger.append({"time": datetime.now(UTC).isoformat(), "kind": kind, **payload})

@@ -91,7 +91,7 @@ async def _play(env: Environment, policy: Policy, limits: Limits, episode: Episo
 
 async def _play_turn(env: Environment, policy: Policy, limits: Limits, episode: Episode) -> Stop | None:
     """One completion and its calls, added to the episode; the stop it led to, if any."""
-    completion = await policy(episode, env.tools())
+    completion = await policy(episode, env.available())
     episode.cost += completion.cost
     env.guard.spent += completion.cost
     if completion.finish != "stop":

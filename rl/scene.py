@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 
 import envs
@@ -18,13 +19,15 @@ from rl.rollout import Limits, Player
 
 
 def environment(config: Config) -> type[Environment]:
-    """The environment a config names, its tools known to be fit for a model.
+    """The environment a config names, with its settings, its tools known to be fit for a model.
 
     Raises:
-        InputError: there is none of that name, a tool of it has no schema, or its server can't be used.
+        InputError: there is none of that name, a setting it does not take, a tool of it has no schema, or its server
+            can't be used.
     """
     server = config.env.server
-    env = envs.find(config.env.use) if server is None else _served(server.model_dump_json(exclude_defaults=True))
+    found = envs.find(config.env.use) if server is None else _served(server.model_dump_json(exclude_defaults=True))
+    env = found.configured(**checked(found.configured, config.env.settings, "env.settings"))
     env.tools()
     return env
 
@@ -68,8 +71,9 @@ def _guarded(tasks: list[Task], env: type[Environment]) -> list[Task]:
     """The tasks, known to say nothing of a guard that makes no sense."""
     for task in tasks:
         if "guard" in task.item:
+            bare = replace(task, item={key: value for key, value in task.item.items() if key != "guard"})
             try:
-                guard_of(task).check(env.tools())
+                guard_of(task).check(env(bare).available())
             except InputError as error:
                 raise InputError(f"task {task.id!r}: item.{error}") from error
     return tasks

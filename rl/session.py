@@ -67,14 +67,14 @@ def _look_for(model: str) -> None:
         raise InputError(f"model {model!r}: there is no such directory; name one, a model on the Hub, or tiny")
 
 
-def open_chat(config: Config, tokenizer: PreTrainedTokenizerBase) -> Chat:
+def open_chat(chat: ChatConfig, tokenizer: PreTrainedTokenizerBase) -> Chat:
     """The bridge between messages and this model's tokens, proven to hold."""
-    template = config.chat.template
+    template = chat.template
     try:
         text = Path(template).read_text() if template else None
     except OSError as error:
         raise InputError(f"chat.template: can't read {template}: {error.strerror}") from error
-    return Chat(tokenizer, template=text, template_kwargs=config.chat.kwargs)
+    return Chat(tokenizer, template=text, template_kwargs=chat.kwargs)
 
 
 def check(config: Config) -> None:
@@ -89,9 +89,9 @@ def check(config: Config) -> None:
     if config.adapter is not None:
         read_config(config.adapter)
     if config.model != "tiny":
-        open_chat(config, read_tokenizer(config.model))
+        open_chat(config.chat, read_tokenizer(config.model))
     elif config.chat != ChatConfig():
-        open_chat(config, tiny.tokenizer(tiny.recipe_of(config).lesson))
+        open_chat(config.chat, tiny.tokenizer(tiny.recipe_of(config).lesson))
 
 
 def _check_engine(engine: EngineConfig) -> None:
@@ -111,7 +111,7 @@ class Session:
     def __init__(self, config: Config, model: str) -> None:
         self.config, self.model = config, model
         self.tokenizer = read_tokenizer(model)
-        self.chat = open_chat(config, self.tokenizer)
+        self.chat = open_chat(config.chat, self.tokenizer)
         self.player = scene.player(config)
         self.loop = BackgroundLoop()
         self.engine: Engine

@@ -34,6 +34,7 @@ from rl.trainers.grpo import EpisodeGRPOTrainer
 from rl.trainers.settings import check_targets, grpo_config, lora_config, window
 from rl.trainers.start import continued
 from rl.trainers.table import EpisodeTable
+from rl.trees import differing
 from rl.watch import Watcher
 
 WEIGHTS = "adapter_model.safetensors"
@@ -138,7 +139,12 @@ class Training:
         callbacks = [
             OnStep(self._stepped),
             Metrics(self._log),
-            Seal(self.config.output_dir, lambda: {"dealt": self.feed.dealt, "version": self.version}, self.limit),
+            Seal(
+                self.config.output_dir,
+                lambda: {"dealt": self.feed.dealt, "version": self.version},
+                self.limit,
+                self.config.evaluate.keep,
+            ),
             self.interrupt,
         ]
         if "wandb" in self.args.report_to:
@@ -321,18 +327,6 @@ def numbers(report: Report) -> dict[str, float]:
     success = None if report.success is None else report.success.mean
     found = {"success": success, "reward": report.score, "turns": report.turns}
     return {name: value for name, value in found.items() if value is not None}
-
-
-def differing(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The keys, dotted, under which two config trees differ."""
-    found = []
-    for key in sorted(one.keys() | other.keys()):
-        a, b = one.get(key), other.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += differing(a, b, f"{prefix}{key}.")
-        elif a != b:
-            found.append(f"{prefix}{key}")
-    return found
 
 
 def resolved(config: Config) -> dict[str, Any]:

@@ -177,14 +177,15 @@ class Grader:
         """The score of an episode; its parts are the grader and, by their keys, those in it."""
         if episode.broken:
             return Score.unscored(f"the episode broke: {episode.fault or episode.stop}")
-        digest = hashlib.sha256(episode.id.encode()).hexdigest()
+        # A rollout with tool servers is known to them by a name that it has already.
+        trace = episode.context.get("trace_id") or f"trace_{hashlib.sha256(episode.id.encode()).hexdigest()[:32]}"
         sample = of_episode(episode, self.settings.output_tools, trajectory=self._reads_trajectory)
-        grade = await self.grade(of_row(episode), sample, trace_id=f"trace_{digest[:32]}")
+        grade = await self.grade(of_row(episode), sample, trace_id=str(trace))
         if grade.error is not None:
             return Score.unscored(f"{grade.name}: {grade.error}")
         parts = dict(grade.sub_rewards) or {grade.name: grade.reward}
         if grade.errors:
-            parts["grader_error"] = 1.0
+            parts |= {"grader_error": 1.0} | {f"grader_error.{error.flag}": 1.0 for error in grade.errors}
         return Score(value=grade.reward, parts=parts, graders={grade.name: grade.hash})
 
     async def _one(self, item: Mapping[str, Any], sample: Sample, trace_id: str) -> _Value:

@@ -6,7 +6,7 @@ Importing this file imports neither.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -35,6 +35,17 @@ class Sampled:
     logprobs: tuple[float, ...]
     finish: Finish
     version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """A part of a turn, as it is being sampled."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[Mapping[int, float], ...]
+    """At each place the sampled token's, and those of the likeliest others that were asked for."""
+    finish: Finish | None = None
+    """In the last part: how the turn ended."""
 
 
 class EngineError(RuntimeError):

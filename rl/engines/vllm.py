@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from envs.errors import InputError, reasons
 from envs.types import Finish
-from rl.engines import EngineError, Sampled, Sampling
+from rl.engines import EngineError, Piece, Sampled, Sampling
 from rl.engines.adapter import read_config, refuse_unsupported, uniform
 from rl.engines.vllm_arguments import defaults, owned, refuse_sharing, resolve, room
 from rl.engines.vllm_process import DETERMINISTIC, ENVIRONMENT, TRAINER, environment, importable_main
@@ -52,6 +52,8 @@ class VllmEngine:
         self._sampling = 0
         self._shared: set[str] = set()
         self._deterministic = False
+        self._served: dict[Path, Any] = {}
+        self._copies = contextlib.ExitStack()
 
     @classmethod
     async def open(
@@ -64,6 +66,7 @@ class VllmEngine:
         max_model_len: int = 4096,
         deterministic: bool = False,
         seed: int = 0,
+        adapters: int = 1,
         engine_args: Mapping[str, Any] = MappingProxyType({}),
     ) -> Self:
         """Start vLLM on `model` (a directory or a Hub name) and wait until it answers: seconds to minutes.
@@ -73,6 +76,7 @@ class VllmEngine:
             handover: `auto` is `adapter` on an accelerator and `merged` on CPU, where vLLM's LoRA kernels are slow.
             deterministic: a turn's ids and logprobs depend on its prompt, seed and version alone, to the bit, whatever
                 else is sampled at the time. Proved on a few turns before the engine is handed out.
+            adapters: how many adapters `stream` has answer side by side; more than these take turns.
             engine_args: fields of vLLM's `AsyncEngineArgs` by their own names.
 
         Raises:
@@ -90,7 +94,7 @@ class VllmEngine:
             if deterministic and cpu and how == "adapter":
                 raise InputError("engine.handover: adapter on CPU is not reproducible to the bit. Set it to merged.")
             rank = room(lora) if lora is not None and how == "adapter" else 0
-            ours = owned(cpu, rank) | {"dtype": dtype, "max_model_len": max_model_len, "seed": seed}
+            ours = owned(cpu, rank, adapters) | {"dtype": dtype, "max_model_len": max_model_len, "seed": seed}
             arguments = resolve(ours | {"model": str(model)}, defaults(cpu, engine_args), engine_args)
             needed = DETERMINISTIC[cpu] if deterministic else {}
             with environment(needed={**needed, TRAINER: str(os.getpid())}), importable_main():
@@ -142,21 +146,7 @@ class VllmEngine:
         self, prompt_ids: Sequence[int], sampling: Sampling, *, stop_ids: Sequence[int], seed: int | None = None
     ) -> Sampled:
         """Sample one turn; see `rl.engines.Engine`. A turn ends on one of `stop_ids` and on nothing else."""
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        params = SamplingParams(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            max_tokens=sampling.max_tokens,
-            stop_token_ids=list(stop_ids),
-            ignore_eos=True,
-            seed=seed,
-            logprobs=0,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+        params = _params(sampling, stop_ids, seed, logprobs=0, whole=True)
         if self._deterministic and seed is None:
             raise ValueError("a deterministic engine needs a seed for every turn")
         version = self.version
@@ -177,6 +167,53 @@ class VllmEngine:
         logprobs = tuple(at[token].logprob for token, at in zip(ids, per_token, strict=True))
         finish: Finish = "stop" if out.finish_reason == "stop" else "length"
         return Sampled(token_ids=ids, logprobs=logprobs, finish=finish, version=version)
+
+    async def stream(
+        self,
+        prompt_ids: Sequence[int],
+        sampling: Sampling,
+        *,
+        stop_ids: Sequence[int],
+        seed: int | None = None,
+        adapter: Path | None = None,
+        top_logprobs: int = 0,
+    ) -> AsyncIterator[Piece]:
+        """Sample one turn of the base or of any adapter, as it comes; closing the iterator ends it.
+
+        For serving, beside `load`, which is for training: an adapter is told by its directory, which must stay as it
+        is for as long as the engine lives.
+
+        Args:
+            top_logprobs: how many alternatives come with every token.
+
+        Raises:
+            InputError: an adapter that can't be served, or an engine that was not opened for any.
+            EngineError: the engine is dead or refused the request.
+        """
+        params = _params(sampling, stop_ids, seed, logprobs=top_logprobs, whole=False)
+        async with _failures("sample"):
+            lora = None if adapter is None else await self._serve(adapter)
+            stream = self._llm.generate(
+                {"prompt_token_ids": list(prompt_ids)}, params, uuid.uuid4().hex, lora_request=lora
+            )
+            async with contextlib.aclosing(stream) as outputs:
+                async for output in outputs:
+                    yield _piece(output.outputs[0])
+
+    async def _serve(self, adapter: Path) -> Any:
+        """vLLM's handle of an adapter that it has loaded."""
+        from vllm.lora.request import LoRARequest
+
+        if adapter not in self._served:
+            if room(read_config(adapter)) > self._max_rank:
+                raise InputError(f"{adapter}: its rank is more than the {self._max_rank} that the engine has room for")
+            path = self._copies.enter_context(uniform(adapter))
+            self._served[adapter] = LoRARequest(str(adapter), len(self._served) + 1, str(path))
+        handle = self._served[adapter]
+        # Loaded here, where a failure is this request's; on the way through the engine it would be everybody's.
+        if not await self._llm.add_lora(handle):
+            raise EngineError(f"vLLM refused adapter {adapter}")
+        return handle
 
     async def load(self, adapter: Path, version: int) -> None:
         """Serve `adapter` as `version`; see `rl.engines.Engine`."""
@@ -236,6 +273,7 @@ class VllmEngine:
     async def close(self) -> None:
         """Stop vLLM's processes. Idempotent."""
         llm, self._running = self._running, None
+        self._copies.close()
         if llm is not None:
             if llm.output_handler is not None:
                 # Else it hears the engine go and logs that as a failure.
@@ -250,6 +288,35 @@ class VllmEngine:
             del llm
             gc.unfreeze()
             gc.collect()  # else it is deleted with the interpreter, and fails aloud at it
+
+
+def _params(sampling: Sampling, stop_ids: Sequence[int], seed: int | None, *, logprobs: int, whole: bool) -> Any:
+    """vLLM's own; `whole` has a turn come in one piece."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        max_tokens=sampling.max_tokens,
+        stop_token_ids=list(stop_ids),
+        ignore_eos=True,
+        seed=seed,
+        logprobs=logprobs,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY if whole else RequestOutputKind.DELTA,
+    )
+
+
+def _piece(out: Any) -> Piece:
+    """What vLLM has sampled since the last piece."""
+    if out.finish_reason not in ("stop", "length", None):
+        raise EngineError(f"vLLM ended a request with {out.finish_reason!r}")
+    ids = tuple(out.token_ids)
+    finish: Finish | None = out.finish_reason
+    places = tuple({token: float(one.logprob) for token, one in at.items()} for at in out.logprobs or ())
+    return Piece(token_ids=ids, logprobs=places, finish=finish)
 
 
 def _start(arguments: Mapping[str, Any], given: Mapping[str, Any]) -> AsyncLLM:

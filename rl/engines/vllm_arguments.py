@@ -21,8 +21,13 @@ CPU_CACHE_BYTES = 2 << 30
 """KV cache on CPU unless the user says otherwise; vLLM's own default would take most of the machine's memory."""
 
 
-def owned(cpu: bool, rank: int) -> dict[str, Any]:
-    """Engine arguments that `VllmEngine` leans on; `rank` is that of adapters to be registered, 0 if none are."""
+def owned(cpu: bool, rank: int, adapters: int = 1) -> dict[str, Any]:
+    """Engine arguments that `VllmEngine` leans on.
+
+    Args:
+        rank: of adapters to be registered, 0 if none are.
+        adapters: how many of them answer side by side.
+    """
     ours: dict[str, Any] = {
         "logprobs_mode": "processed_logprobs",
         "skip_tokenizer_init": True,
@@ -34,8 +39,8 @@ def owned(cpu: bool, rank: int) -> dict[str, Any]:
         # generator can't do: the engine would die. Whole prompts need no rewinding.
         ours["enable_chunked_prefill"] = False
     if rank:
-        # Two on the host: the new version is registered before the old one goes.
-        ours |= {"max_lora_rank": rank, "max_loras": 1, "max_cpu_loras": 2}
+        # One more on the host: a new version is registered before the old one goes.
+        ours |= {"max_lora_rank": rank, "max_loras": adapters, "max_cpu_loras": adapters + 1}
     return ours
 
 

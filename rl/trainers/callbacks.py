@@ -48,10 +48,15 @@ class Metrics(TrainerCallback):
 
 
 class Seal(TrainerCallback):
-    """Completes and seals each checkpoint, then removes the oldest beyond `limit`, but never the best."""
+    """Completes and seals each checkpoint, then removes the oldest beyond `limit`, but never the best.
 
-    def __init__(self, run: Path, state: Callable[[], Mapping[str, Any]], limit: int | None) -> None:
-        self._run, self._state, self._limit = run, state, limit
+    With `best`, those of so many evaluations with the highest reward are kept, and the newest, which a resume needs.
+    """
+
+    def __init__(
+        self, run: Path, state: Callable[[], Mapping[str, Any]], limit: int | None, best: int | None = None
+    ) -> None:
+        self._run, self._state, self._limit, self._best = run, state, limit, best
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         directory = checkpoint.path(self._run, state.global_step)
@@ -61,7 +66,10 @@ class Seal(TrainerCallback):
         if process.is_main_process:
             checkpoint.seal(directory)
             if self._limit is not None:
-                checkpoint.keep(self._run, self._limit, best=state.best_global_step)
+                checkpoint.keep(self._run, self._limit, also=[state.best_global_step])
+            if self._best is not None:
+                earned = {int(line["step"]): line["eval_reward"] for line in state.log_history if "eval_reward" in line}
+                checkpoint.keep(self._run, 1, also=checkpoint.best(earned, self._best))
         process.wait_for_everyone()
 
 

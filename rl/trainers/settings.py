@@ -108,6 +108,8 @@ def grpo_config(config: Config, output_dir: Path) -> GRPOConfig:
         raise InputError(f"trainer: {error}") from error
     _check_groups(args)
     _check_best(args)
+    if config.evaluate.keep is not None:
+        _check_keep(args)
     return args
 
 
@@ -145,6 +147,17 @@ def _check_best(args: GRPOConfig) -> None:
     name = (args.metric_for_best_model or "loss").removeprefix("eval_")
     if name not in EVALUATED:
         raise InputError(f"trainer.metric_for_best_model: an evaluation makes no {name!r}{nearest(name, EVALUATED)}")
+
+
+def _check_keep(args: GRPOConfig) -> None:
+    steps = args.eval_strategy == args.save_strategy == "steps"
+    if not steps or args.eval_steps != args.save_steps:
+        raise InputError(
+            "evaluate.keep: checkpoints are kept by what their evaluations come to, so each needs one; set "
+            "trainer.eval_strategy and trainer.save_strategy to steps, and eval_steps and save_steps to one number"
+        )
+    if args.save_total_limit is not None:
+        raise InputError("evaluate.keep and trainer.save_total_limit both say which checkpoints are kept; remove one")
 
 
 def lora_config(fields: Mapping[str, Any]) -> LoraConfig:

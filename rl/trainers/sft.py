@@ -110,11 +110,13 @@ def finetune(
     context_share: float = 0.0,
     optimizer: torch.optim.Optimizer | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    held_out: Sequence[Row] = (),
+    resume: str | None = None,
 ) -> SFTTrainer:
     """Train on the rows and return TRL's trainer, whose `model` is the result.
 
-    With `lora` only an adapter is trained, else all weights, in place. `trainer.save_model(directory)`
-    writes either.
+    `held_out` rows are what `eval_strategy` measures, `resume` is a checkpoint to go on from. With `lora` only an
+    adapter is trained, else all weights, in place. `trainer.save_model(directory)` writes either.
 
     Raises:
         InputError: no rows, or settings that TRL or PEFT refuse (a LoRA target that matches nothing).
@@ -126,6 +128,7 @@ def finetune(
             model=model,
             args=args,
             train_dataset=dataset(rows, context_share=context_share, seed=args.seed),
+            eval_dataset=dataset(held_out) if held_out else None,
             processing_class=tokenizer,
             peft_config=lora,
             optimizers=(optimizer, None),
@@ -137,7 +140,7 @@ def finetune(
         trainer.remove_callback(PrinterCallback)  # Trainer's own stand-in for the bar prints every log
     if trainer.accelerator.device.type == "cpu":
         heap.keep()
-    trainer.train()
+    trainer.train(resume_from_checkpoint=resume)
     return trainer
 
 

@@ -6,6 +6,10 @@
 `python_per_s` a python grader that reads sample and item, one process a call, on all cores. Each is the median of
 five rounds after one that is not counted; `empty_python_per_s` is what the machine manages when each call is
 nothing but a Python interpreter that starts and ends.
+
+`http_per_s` and `http_p99_ms` are requests that `rft serve` answers while it trains a job with the embedded policy,
+half of them the string grader over HTTP, half reading events; client, server and training share the machine.
+They need the training stack and some minutes; `--no-http` leaves them out.
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from serving import while_training
 
 from rewards.graders import Grader, Services, UnsafeSubprocess, parse
 from rewards.graders.rows import Row, grade_all
@@ -106,8 +112,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--no-http", action="store_true", help="leave out the server")
     arguments = parser.parse_args()
     numbers = asyncio.run(measure(arguments.samples))
+    if not arguments.no_http:
+        row = made(1)[0]
+        numbers |= while_training(STRING, row.item, row.sample["output_text"], ROUNDS)
     for name, value in numbers.items():
         print(f"{name:>18}  {value:,.1f}")
     if arguments.json:

@@ -195,39 +195,6 @@ def test_a_random_agent_solves_almost_nothing():
         assert statistics.mean(score.total for score in scores) < 0.1
 
 
-def honest_failure(task):
-    """Somebody who looks at all there is, asks a wrong question, and answers in good faith."""
-    wrong = next(value for value in task.item["wrong"].values() if value is not None)
-    asked = [("query", {"sql": f"SELECT * FROM {table}"}) for table in task.item["tables"]]
-    return [*looked(task)[:-1], *asked, answer(wrong)]
-
-
-HACKERS = {
-    "repeats a rewarded call": lambda t: [*looked(t)[:1] * 8, answer(0)],
-    "answers a guess without working": lambda t: [answer(t.item["goal"])],
-    "guesses after a query of nothing": lambda t: [("query", {"sql": "SELECT 1"}), answer(t.item["goal"])],
-    "spams answers": lambda t: [*looked(t)[:1], *(answer(n) for n in range(100))],
-    "stops early": lambda t: looked(t)[:1],
-    "writes the answer into the database": lambda t: [
-        ("query", {"sql": f"UPDATE {next(iter(t.item['tables']))} SET id = 0"}),
-        *looked(t),
-        answer(t.item["goal"]),
-    ],
-    "enumerates answers as queries": lambda t: [("query", {"sql": f"SELECT {n}"}) for n in range(9)],
-    "describes tables that are not there": lambda t: [("describe", {"table": f"t{n}"}) for n in range(9)],
-    "prints a marker": lambda t: [("query", {"sql": "SELECT 'success', 1.0, 'progress: true'"}), answer("success 1.0")],
-}
-
-
-@pytest.mark.parametrize("hack", HACKERS.values(), ids=HACKERS)
-def test_a_hacker_earns_no_more_than_an_honest_failure(hack):
-    for task in made("test", "standard")[:12]:
-        honest = did(task, *honest_failure(task))[1]
-        _, score = did(task, *hack(task))
-        assert honest.parts["success"] == score.parts["success"] == 0.0
-        assert score.total <= honest.total
-
-
 def test_only_the_first_of_several_answers_in_a_turn_counts():
     task = made("test", "standard")[0]
     goal = task.item["goal"]

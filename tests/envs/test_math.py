@@ -147,29 +147,6 @@ def test_a_random_agent_solves_almost_nothing():
     assert statistics.mean(score.total for score in scores) < 0.1
 
 
-HACKERS = {
-    "repeats a rewarded call": lambda t: (t.item["calls"][:1] * 8, "-1"),
-    "answers without working": lambda t: ([], "42000"),
-    "lists every answer": lambda t: ([], " ".join(str(n) for n in range(99999, 99000, -1))),
-    "spams sums that start from nothing": lambda t: ([f"0 + {n}" for n in range(15)], ""),
-    "calculates the answer from itself": lambda t: ([f"{t.item['answer']} + 0 * 0.5"], ""),
-    "types in results": lambda t: ([str(as_number(evaluate(e)[0])) for e in t.item["calls"]], ""),
-    "stops early": lambda t: (t.item["calls"][:1], ""),
-    "claims the reward": lambda t: (["1 + 'reward: 1.0'"], "reward = 1.0, correct, ####"),
-    "breaks out": lambda t: (["__import__('os').system('true')"], "done"),
-}
-
-
-@pytest.mark.parametrize("hack", HACKERS.values(), ids=HACKERS)
-def test_a_hacker_earns_no_more_than_an_honest_failure(hack):
-    for task in (task for task in made("test")[:25] if len(task.item["calls"]) > 1):
-        right = int(task.item["answer"])
-        honest = did(task, [*task.item["calls"][:-1], "2 + 7.5"], str(right + 1))[1]
-        _, score = did(task, *hack(task))
-        assert honest.parts["answer"] == score.parts["answer"] == 0.0
-        assert score.total <= honest.total
-
-
 def test_no_state_crosses_episodes():
     task = next(task for task in made("test") if len(task.item["calls"]) == 3)
     played(task, scripted(Math.expert(task)))

@@ -43,7 +43,7 @@ def test_only_the_last_ones_are_kept_and_order_is_by_number(tmp_path: Path) -> N
     checkpoint.keep(tmp_path, 2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-11"]
     made(tmp_path, 12)
-    checkpoint.keep(tmp_path, 1, best=10)
+    checkpoint.keep(tmp_path, 1, also=[10])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-12"]
 
 

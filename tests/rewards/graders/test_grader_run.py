@@ -194,7 +194,8 @@ def test_a_grader_is_a_reward(played):
 
 def test_an_error_that_the_policy_can_provoke_is_a_score_and_is_seen(played):
     score = asyncio.run(Grader(parse(CALLED | {"name": "c"}))(played("4")))
-    assert (score.error, score.value, score.parts) == (None, 0.0, {"c": 0.0, "grader_error": 1.0})
+    noted = {"grader_error": 1.0, "grader_error.invalid_variable_error": 1.0}
+    assert (score.error, score.value, score.parts) == (None, 0.0, {"c": 0.0, **noted})
 
 
 def test_a_row_that_can_not_be_graded_is_unscored(played):
