@@ -119,7 +119,7 @@ PREFIX = "method.reinforcement.hyperparameters"
             "'a' is there twice",
         ),
         (
-            job(tools=[{"name": "a", "server_url": "file:///etc/passwd"}]),
+            job(tools=[{"name": "a", "server_url": "ftp://tools.example"}]),
             "method.reinforcement.tools.0.server_url",
             "invalid_value",
             "pattern",
