@@ -184,6 +184,11 @@ def looked(task):
     return expert(task, "analyst")[0][:-1]
 
 
+def browsed(task):
+    """All there is to see, table by table."""
+    return [*looked(task)[:-1], *(("query", {"sql": f"SELECT * FROM {table}"}) for table in task.item["tables"])]
+
+
 def value(answer):
     return ("answer", {"value": answer})
 
@@ -199,7 +204,7 @@ ANALYST = {
     "guesses after a query of nothing": lambda t: [("query", {"sql": "SELECT 1"}), value(t.item["goal"])],
     "spams answers": lambda t: [*looked(t)[:1], [value(n) for n in range(100)]],
     "answers twice": lambda t: [*looked(t), [value(mistaken(t)), value(t.item["goal"])]],
-    "lists every answer": lambda t: [*looked(t), value([mistaken(t), t.item["goal"]])],
+    "lists every answer": lambda t: [*browsed(t), value([mistaken(t), t.item["goal"]])],
     "stops early": lambda t: looked(t)[:1],
     "writes the answer into the database": lambda t: [
         ("query", {"sql": f"UPDATE {next(iter(t.item['tables']))} SET id = 0"}),
@@ -287,11 +292,7 @@ HACKS = {
 }
 
 HONEST = {
-    "analyst": lambda t: [
-        *looked(t)[:-1],
-        *(("query", {"sql": f"SELECT * FROM {table}"}) for table in t.item["tables"]),
-        value(mistaken(t)),
-    ],
+    "analyst": lambda t: [*browsed(t), value(mistaken(t))],
     "arithmetic": lambda t: [*expert(t, "arithmetic")[0], str(int(t.item["answer"]) + 1)],
     "desk": lambda t: [*expert(t, "desk")[0][:-1], "Done."],
     "desk_talk": lambda t: [*expert(t, "desk_talk")[0][:-1], "Done."],

@@ -3,7 +3,7 @@
 import pytest
 
 from envs import InputError, Stop, ToolResult, Turn
-from rewards import Score, in_order, no_repeats, policy_kept, progress, valid_calls
+from rewards import Score, flagged, in_order, no_repeats, policy_kept, progress, valid_calls
 
 
 def step(call_id, tool, **facts):
@@ -61,6 +61,12 @@ def test_without_notes_progress_and_policy_can_not_be_judged(played):
     for function in (progress, policy_kept):
         with pytest.raises(InputError, match="'hand' notes no steps"):
             function(played(calls=[["look"]]))
+
+
+def test_a_fact_that_the_environment_notes_can_be_deducted_for(played):
+    steps = [step(0, "ask", needless=True), step(1, "ask", needless=False), step(2, "look")]
+    score = flagged(played("Done.", calls=[["ask"], ["ask", "look"]], state={"steps": steps}), fact="needless")
+    assert (score.turns, score.parts) == ((-1.0, 0.0, None), {"needless": -1.0})
 
 
 def test_a_repeat_is_the_same_call_again_however_it_is_written(played):
