@@ -111,7 +111,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--port", type=int, default=8000)
     sub.add_argument("--home", type=Path, default=Path("rft_home"), metavar="DIR", help="where everything is kept")
-    sub.add_argument("--config", type=Path, metavar="FILE", help="local settings (YAML); the embedded policy if none")
+    served = CONFIGS / "serve" / "tiny.yaml"
+    sub.add_argument(
+        "--config", type=Path, default=served, metavar="FILE", help="local settings (default: the embedded policy)"
+    )
 
     commands_of_jobs.add_import(command("import", None, "make a project of the files of a hosted job"))
     commands_of_jobs.add_export(

@@ -19,7 +19,7 @@ DRAIN = 5
 """Seconds that open connections have when the server stops."""
 
 
-def serve(*, host: str, port: int, home: Path, config: Path | None) -> int:
+def serve(*, host: str, port: int, home: Path, config: Path) -> int:
     """Serve until SIGINT or SIGTERM; the exit code.
 
     Raises:
@@ -28,7 +28,7 @@ def serve(*, host: str, port: int, home: Path, config: Path | None) -> int:
     token = os.environ.get(TOKEN) or None
     if token is None and host not in LOOPBACK:
         raise InputError(f"--host {host} can be reached from outside: set {TOKEN} to what clients must send")
-    settings = local.Local() if config is None else local.read(config)
+    settings = local.read(config)
     with _listen(host, port) as listening:
         logging.basicConfig(level=logging.WARNING)
         made = app.make(app.Server.open(home, settings), token=token)

@@ -4,7 +4,9 @@ import openai
 import pytest
 
 from hosting import Hosting
-from rl.cli import BAD_INPUT, main
+from rl.cli import BAD_INPUT, CONFIGS, main
+from rl.config import load
+from rl.hosted import local
 
 
 @pytest.fixture
@@ -46,6 +48,16 @@ def test_beyond_this_machine_a_token_is_needed(tmp_path, capsys, monkeypatch):
     assert main(["serve", "--host", "0.0.0.0", "--home", str(tmp_path / "home")]) == BAD_INPUT
     assert "RFT_API_KEY" in capsys.readouterr().err
     assert not (tmp_path / "home").exists()
+
+
+def test_without_a_config_the_embedded_policy_is_served_with_the_demos_settings():
+    served = local.read(CONFIGS / "serve" / "tiny.yaml")
+    demo = load(CONFIGS / "demo.yaml")
+    assert served.base("tiny").model == demo.model == "tiny"
+    assert served.lora == demo.lora and served.engine == demo.engine.arguments
+    assert served.rollout == {"max_tokens": demo.rollout.max_tokens}
+    for name, value in served.trainer.items():
+        assert demo.trainer[name] == value, name
 
 
 def test_a_port_that_is_taken_is_bad_input(hosting, tmp_path, capsys):

@@ -25,7 +25,7 @@ from openai import OpenAI  # noqa: E402
 from openai.types.fine_tuning import FineTuningJob  # noqa: E402
 
 from hosting import LETTERS, UNSAFE, Hosting, reinforcement, rows, until  # noqa: E402
-from runs import descendants  # noqa: E402
+from runs import IN_PROCESS, descendants  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 LOCAL = {
@@ -179,9 +179,10 @@ class Process:
 
 
 @pytest.mark.slow
-def test_a_killed_server_goes_on_with_its_job_and_loses_and_doubles_nothing(tmp_path: Path) -> None:
+def test_a_killed_server_goes_on_with_its_job_and_loses_and_doubles_nothing(random_base: Path, tmp_path: Path) -> None:
     home, config = tmp_path / "home", tmp_path / "local.yaml"
-    config.write_text(yaml.safe_dump(LOCAL))
+    own = {"models": {"tiny": str(random_base)}, "tiny": {}, "engine": IN_PROCESS}
+    config.write_text(yaml.safe_dump(LOCAL | own))
     server = Process(home, config)
     body = reinforcement(server.upload(rows("train", 8)), server.upload(rows("valid", 4)), hyperparameters=SHORT)
     id = server.client.post("/fine_tuning/jobs", cast_to=FineTuningJob, body=body).id
