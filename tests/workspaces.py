@@ -1,0 +1,90 @@
+"""Episodes of environments whose model works in a sandbox, many in one event loop so that they share the sandboxes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents import Phrase, random_agent
+from attacks.ground import missing
+from envs import Environment, Episode, Task
+from envs.sandbox import shared
+from envs.script import Call, script
+from rewards import Reward, Score, build
+from rl.config import load
+from rl.policy import ScriptPolicy
+from rl.rollout import Limits, run_episode
+
+ROOT = Path(__file__).parents[1]
+no_tier = pytest.mark.skipif(bool(missing("bwrap") and missing("landlock")), reason="no tier can run here")
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+def runner() -> Iterator[Run]:
+    """For a module's fixture: runs coroutines in one event loop, whose sandboxes end with it."""
+    with asyncio.Runner() as made:
+        yield made.run
+
+
+def reward_of(config: str) -> Reward:
+    """What a config of the house pays."""
+    return build(load(ROOT / "configs" / config).reward)
+
+
+async def play(env: Environment, policy: Any, reward: Reward, turns: int = 12) -> tuple[Episode, Score]:
+    """An episode and its score."""
+    episode = await run_episode(env, policy, Limits(turns=turns), id="1")
+    return episode, await reward(episode)
+
+
+async def did(kind: type[Environment], task: Task, reward: Reward, *calls: Call) -> tuple[Episode, Score]:
+    """As `play`, with these calls, one a turn."""
+    return await play(kind(task), ScriptPolicy(script(calls)), reward, turns=len(calls) + 1)
+
+
+def said(episode: Episode) -> list[str]:
+    """What the tools said."""
+    return [result.content for turn in episode.turns for result in turn.results]
+
+
+async def descendants() -> int:
+    """Processes that live for the sandboxes of this event loop, those that are kept ready included."""
+    parents: dict[int, int] = {}
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = place.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents[int(place.parent.name)] = int(fields[1])
+    found, level = 0, {(await shared()).broker.pid}
+    while level:
+        level = {pid for pid, parent in parents.items() if parent in level}
+        found += len(level)
+    return found
+
+
+async def soaked(
+    kind: type[Environment], tasks: Sequence[Task], reward: Reward, phrases: Mapping[str, Phrase], episodes: int
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Plays many random episodes, eight at a time. Descriptors and processes before and after."""
+    slots = asyncio.Semaphore(8)
+
+    async def one(n: int) -> None:
+        async with slots:
+            episode, _ = await play(kind(tasks[n % len(tasks)]), random_agent(random.Random(n), phrases), reward)
+            assert not episode.broken, episode.fault
+
+    await asyncio.gather(*(one(n) for n in range(8)))
+    await asyncio.sleep(1)
+    before = len(os.listdir("/proc/self/fd")), await descendants()
+    await asyncio.gather(*(one(n) for n in range(episodes)))
+    await asyncio.sleep(1)
+    after = len(os.listdir("/proc/self/fd")), await descendants()
+    return before, after
