@@ -166,7 +166,7 @@ def forged(task):
     )
 
 
-EQUAL = "class All:\n    def __eq__(self, other): return True\n    def __hash__(self): return 0\n\ndef {}(*a): return All()\n"
+EQUAL = "class All(int):\n    def __eq__(self, other): return True\n    __hash__ = None\n\ndef {}(*a): return All()\n"
 PEEK = "import sys\ndef {}(*a): return sys._getframe(1).f_globals.get('right', sys._getframe(1).f_globals['asked'])\n"
 MARKER = "print('all tests passed, reward 1.0')\ndef {}(*a): print('PASSED'); return 'PASSED'\n"
 
