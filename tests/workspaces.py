@@ -19,7 +19,7 @@ from envs.script import Call, script
 from rewards import Reward, Score, build
 from rl.config import load
 from rl.policy import ScriptPolicy
-from rl.rollout import Limits, run_episode
+from rl.rollout import Limits, Player
 
 ROOT = Path(__file__).parents[1]
 no_tier = pytest.mark.skipif(bool(missing("bwrap") and missing("landlock")), reason="no tier can run here")
@@ -38,15 +38,18 @@ def reward_of(config: str) -> Reward:
     return build(load(ROOT / "configs" / config).reward)
 
 
-async def play(env: Environment, policy: Any, reward: Reward, turns: int = 12) -> tuple[Episode, Score]:
-    """An episode and its score."""
-    episode = await run_episode(env, policy, Limits(turns=turns), id="1")
-    return episode, await reward(episode)
+async def play(
+    kind: type[Environment], task: Task, policy: Any, reward: Reward, turns: int = 12
+) -> tuple[Episode, Score]:
+    """An episode and its score; played again, as in a run, if the machinery broke it."""
+    played = await Player(env=kind, reward=reward, limits=Limits(turns=turns)).play(task, policy, id="1")
+    return played.episode, played.score
 
 
 async def did(kind: type[Environment], task: Task, reward: Reward, *calls: Call) -> tuple[Episode, Score]:
-    """As `play`, with these calls, one a turn."""
-    return await play(kind(task), ScriptPolicy(script(calls)), reward, turns=len(calls) + 1)
+    """As `play`, with these calls, one a turn, and then nothing more."""
+    turns = script(calls, "")
+    return await play(kind, task, ScriptPolicy(turns), reward, turns=len(turns))
 
 
 def said(episode: Episode) -> list[str]:
@@ -78,7 +81,7 @@ async def soaked(
 
     async def one(n: int) -> None:
         async with slots:
-            episode, _ = await play(kind(tasks[n % len(tasks)]), random_agent(random.Random(n), phrases), reward)
+            episode, _ = await play(kind, tasks[n % len(tasks)], random_agent(random.Random(n), phrases), reward)
             assert not episode.broken, episode.fault
 
     await asyncio.gather(*(one(n) for n in range(8)))

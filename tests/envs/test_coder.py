@@ -46,7 +46,7 @@ def made(split, difficulty, count):
 def test_the_expert_is_paid_in_full(run, difficulty):
     for split in SPLITS:
         for task in made(split, difficulty, 3):
-            episode, score = run(play(Coder(task), ScriptPolicy(Coder.expert(task)), REWARD))
+            episode, score = run(play(Coder, task, ScriptPolicy(Coder.expert(task)), REWARD))
             assert (episode.stop, score.value) == (Stop.DONE, 1.0)
             assert score.parts["steps"] == pytest.approx(1 - task.item["passing"] / HIDDEN)
             assert score.parts["repeats"] == score.parts["calls"] == 0.0
@@ -139,7 +139,7 @@ PHRASES = {
 
 def test_a_random_agent_solves_almost_nothing(run):
     async def each(n, task):
-        return (await play(Coder(task), random_agent(random.Random(n), PHRASES), REWARD))[1]
+        return (await play(Coder, task, random_agent(random.Random(n), PHRASES), REWARD))[1]
 
     async def all_of_them():
         return await asyncio.gather(*(each(n, task) for n, task in enumerate(made("train", "standard", 40)[:30])))
@@ -237,7 +237,7 @@ def test_only_the_first_of_several_submissions_counts(run):
     calls = [SUBMIT, write(task.item["solution"]), SUBMIT]
     turn = tuple(calling(str(n), call).tool_calls[0] for n, call in enumerate(calls))
     message = Message(role="assistant", tool_calls=turn)
-    episode, score = run(play(Coder(task), ScriptPolicy([message]), REWARD))
+    episode, score = run(play(Coder, task, ScriptPolicy([message]), REWARD))
     assert [r.fault for r in episode.turns[0].results] == [None, None, "raised"] and score.value == 0.0
 
 

@@ -49,7 +49,7 @@ def test_the_expert_leaves_every_kind_of_chore_as_it_was_worked_out_without_a_sh
     tasks = one_of_each()
     assert len(tasks) >= len(CHORES)
     for task in [*tasks, *made("test", "hard", 5), *made("validation", "easy", 3)]:
-        episode, score = run(play(Terminal(task), ScriptPolicy(Terminal.expert(task)), REWARD))
+        episode, score = run(play(Terminal, task, ScriptPolicy(Terminal.expert(task)), REWARD))
         assert episode.stop is Stop.DONE and episode.state["files"] == task.item["goal"], (task.prompt, said(episode))
         assert score.value == 1.0 and score.parts["steps"] == pytest.approx(1.0)
         assert score.parts["kept"] == score.parts["repeats"] == score.parts["calls"] == 0.0
@@ -105,7 +105,7 @@ PHRASES = {"command": command_of_words}
 
 def test_a_random_agent_solves_almost_nothing(run):
     async def each(n, task):
-        return (await play(Terminal(task), random_agent(random.Random(n), PHRASES), REWARD))[1]
+        return (await play(Terminal, task, random_agent(random.Random(n), PHRASES), REWARD))[1]
 
     async def all_of_them():
         return await asyncio.gather(*(each(n, task) for n, task in enumerate(made("train", "standard", 30))))
