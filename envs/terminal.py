@@ -187,7 +187,7 @@ def _task(number: int, difficulty: Difficulty) -> Task:
     beside = {name: lines(rng) for name in ("README.md", f"notes-{number}.txt", "src/main.py")}
     listed = [chore.text if len(chores) == 1 else f"{n}. {chore.text}" for n, chore in enumerate(chores, 1)]
     made = Task.ask(
-        "\n".join(listed),
+        f"Ticket {number}. " + "\n".join(listed),
         system=SYSTEM,
         goal=beside | _together(chore.goal for chore in chores),
         commands=[chore.command for chore in chores],

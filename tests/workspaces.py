@@ -57,8 +57,15 @@ def said(episode: Episode) -> list[str]:
     return [result.content for turn in episode.turns for result in turn.results]
 
 
-async def descendants() -> int:
-    """Processes that live for the sandboxes of this event loop, those that are kept ready included."""
+async def standing() -> tuple[int, int]:
+    """Our descriptors, and the processes that live for the sandboxes of this event loop, when no more are started."""
+    sandboxes = await shared()
+    while len(sandboxes._ready) < sandboxes._standby:
+        await asyncio.sleep(0.05)
+    return len(os.listdir("/proc/self/fd")), _descendants(sandboxes.broker.pid)
+
+
+def _descendants(pid: int) -> int:
     parents: dict[int, int] = {}
     for place in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -66,7 +73,7 @@ async def descendants() -> int:
         except OSError:
             continue
         parents[int(place.parent.name)] = int(fields[1])
-    found, level = 0, {(await shared()).broker.pid}
+    found, level = 0, {pid}
     while level:
         level = {pid for pid, parent in parents.items() if parent in level}
         found += len(level)
@@ -85,9 +92,6 @@ async def soaked(
             assert not episode.broken, episode.fault
 
     await asyncio.gather(*(one(n) for n in range(8)))
-    await asyncio.sleep(1)
-    before = len(os.listdir("/proc/self/fd")), await descendants()
+    before = await standing()
     await asyncio.gather(*(one(n) for n in range(episodes)))
-    await asyncio.sleep(1)
-    after = len(os.listdir("/proc/self/fd")), await descendants()
-    return before, after
+    return before, await standing()

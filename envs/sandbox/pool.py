@@ -48,6 +48,7 @@ class Sandboxes:
         self._standby = standby
         self._size = graders or len(os.sched_getaffinity(0))
         self._ready: list[Keeper] = []
+        self._filling = asyncio.Lock()
         self._graders: dict[Limits, Graders] = {}
         self._broken: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -152,9 +153,10 @@ class Sandboxes:
             raise InfraError(self._broken)
 
     async def _refill(self) -> None:
-        while len(self._ready) < self._standby:
-            keeper = await Keeper.open(self.broker, "episode", self.settings.limits)
-            self._ready.append(keeper)
+        async with self._filling:  # two at once would make more than there is use for
+            while len(self._ready) < self._standby:
+                keeper = await Keeper.open(self.broker, "episode", self.settings.limits)
+                self._ready.append(keeper)
 
     async def _watch(self) -> None:
         """Probe again from time to time. What fails once is not trusted again."""

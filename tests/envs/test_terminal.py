@@ -41,7 +41,7 @@ def one_of_each():
     """A task of each kind of chore."""
     found = {}
     for task in made("train", "standard", 200):
-        found.setdefault(task.prompt[-1].content[:12], task)
+        found.setdefault(task.prompt[-1].content[13:25], task)
     return list(found.values())
 
 
