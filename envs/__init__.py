@@ -3,6 +3,7 @@
 from envs.analyst import Analyst
 from envs.arithmetic import Arithmetic
 from envs.bridges.hosted import Hosted
+from envs.coder import Coder
 from envs.desk import Desk
 from envs.desk_talk import TalkingDesk
 from envs.environment import Environment, ToolSpec, tool
@@ -11,6 +12,7 @@ from envs.guard import Guard
 from envs.math import Math
 from envs.named import load_attribute
 from envs.search import Search
+from envs.terminal import Terminal
 from envs.types import (
     Approval,
     Completion,
@@ -66,9 +68,11 @@ def find(name: str) -> type[Environment]:
 ENVS: dict[str, type[Environment]] = {
     "analyst": Analyst,
     "arithmetic": Arithmetic,
+    "coder": Coder,
     "desk": Desk,
     "desk_talk": TalkingDesk,
     "hosted": Hosted,
     "math": Math,
     "search": Search,
+    "terminal": Terminal,
 }

@@ -65,6 +65,8 @@ class Environment:
 
     name: ClassVar[str] = ""
     """How configs and records call it; the class name in lower case unless set."""
+    sandboxed: ClassVar[bool] = False
+    """Whether it runs code in the sandboxes that all share; a run then opens them at its start. See `envs.sandbox`."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

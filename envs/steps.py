@@ -36,13 +36,14 @@ class Steps:
         self._reached: set[str] = set()
 
     def note(
-        self, *, progress: str | None = None, violation: str | None = None, like: Any = None, **facts: Any
+        self, *, progress: str | float | None = None, violation: str | None = None, like: Any = None, **facts: Any
     ) -> None:
         """Record the call that is being carried out: once, before its tool returns or raises.
 
         Args:
             progress: the step of the task that it is, under any name. A step counts the first time alone,
-                so that it can't be collected again.
+                so that it can't be collected again. A number is the share of the task that it newly brought in,
+                for who keeps account of that.
             violation: the rule that it breaks, in words.
             like: what makes it a repeat of another call of the same tool; its arguments unless given.
             facts: what else to keep of it, in JSON values.
@@ -50,11 +51,11 @@ class Steps:
         call, arguments = CALL.get()
         key = json.dumps([call.name, arguments if like is None else like], sort_keys=True, default=repr)
         about = {"call_id": call.id, "tool": call.name} | facts
-        first = progress is not None and progress not in self._reached
-        judged = {"progress": first, "violation": violation is not None, "repeat": key in self._made}
+        new = progress if isinstance(progress, float) else progress is not None and progress not in self._reached
+        judged = {"progress": new, "violation": violation is not None, "repeat": key in self._made}
         self._taken.append(about | judged)
         self._made.add(key)
-        if progress is not None:
+        if isinstance(progress, str):
             self._reached.add(progress)
         if violation is not None:
             self._violations.append(about | {"reason": violation})

@@ -38,8 +38,8 @@ def grader(
         grader: the JSON itself, in place of the file.
         settings: what the hosted service leaves unsaid; see `rewards.graders.Settings`.
         judge: where models that judge are; see `rewards.graders.JudgeConfig`.
-        sandbox: of python graders: `python`, an interpreter with packages of its own, and `readable`, where they are;
-            see `envs.sandbox.SandboxSettings`.
+        sandbox: of python graders, if not the run's: `python`, an interpreter with packages of its own, and `readable`,
+            where they are; see `envs.sandbox.SandboxSettings`.
         unsafe_python: why the code of python graders may run here without a sandbox; they run in one unless given.
 
     Raises:
@@ -85,13 +85,25 @@ def services_of(
     )
 
 
-def sandbox_settings(tree: Mapping[str, Any] | None) -> SandboxSettings:
-    """What a config says of the sandboxes of python graders.
+def sandbox_settings(tree: Mapping[str, Any] | None) -> SandboxSettings | None:
+    """What a grader's option `sandbox` asks for; None where it runs in the sandboxes that all share.
 
     Raises:
-        InputError: an unknown key, or a wrong value.
+        InputError: a key there is not, or one that would have no effect.
     """
+    if tree is None:
+        return None
+    if "limits" in tree:
+        raise InputError("sandbox.limits would have no effect: python graders have the hosted ones; remove it")
     try:
-        return SandboxSettings.model_validate(tree or {})
+        return SandboxSettings.model_validate(tree)
     except ValidationError as error:
         raise InputError(f"sandbox: {reasons(error)}") from error
+
+
+def runs_python(*, file: str | None = None, grader: Mapping[str, Any] | None = None, **_: Any) -> bool:
+    """Whether the grader that these options make runs code, unless `unsafe_python` has it run elsewhere."""
+    from rewards.graders import load, parse, spec
+
+    tree = load(file) if file is not None else parse(grader or {})
+    return any(isinstance(part, spec.Python) for _, part in spec.walk(tree))

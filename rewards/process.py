@@ -37,11 +37,13 @@ def valid_calls(episode: Episode, *, faults: Sequence[Fault] = FORM) -> Score:
 def progress(episode: Episode) -> Score:
     """+1 for each call that brought the task a step further, 0 for each that did not, refused ones included.
 
+    Where an environment notes by how much of the task, as `coder` and `terminal` do, it is that.
+
     Raises:
         InputError: the environment notes no steps.
     """
     noted = _notes(episode)
-    return _per_turn(episode, "progress", lambda call, result: float(noted(call, result, "progress")))
+    return _per_turn(episode, "progress", lambda call, result: noted(call, result, "progress"))
 
 
 def policy_kept(episode: Episode) -> Score:
@@ -122,8 +124,8 @@ def _per_turn(episode: Episode, name: str, judge: Judge) -> Score:
     return Score(value=0.0, turns=tuple(turns), parts={name: total})
 
 
-def _notes(episode: Episode) -> Callable[[ToolCall, ToolResult, str], bool]:
-    """Whether the environment noted a fact of a call, to be asked of each call once and in order.
+def _notes(episode: Episode) -> Callable[[ToolCall, ToolResult, str], float]:
+    """What the environment noted of a call, 1 for true, to be asked of each call once and in order.
 
     Ids are the model's and may come twice, so each call that was carried out takes the next note under its id.
     """
@@ -133,14 +135,14 @@ def _notes(episode: Episode) -> Callable[[ToolCall, ToolResult, str], bool]:
     for step in episode.state["steps"]:
         notes[step["call_id"], step["tool"]].append(step)
 
-    def noted(call: ToolCall, result: ToolResult, fact: str) -> bool:
+    def noted(call: ToolCall, result: ToolResult, fact: str) -> float:
         waiting = notes[call.id, call.name]
         if result.fault in NOT_CARRIED_OUT or not waiting:
-            return False
-        return bool(waiting.popleft().get(fact, False))
+            return 0.0
+        return float(waiting.popleft().get(fact, False))
 
     return noted
 
 
-def _deduction(due: bool) -> float:
+def _deduction(due: float) -> float:
     return -1.0 if due else 0.0

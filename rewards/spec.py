@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from envs.errors import InputError, reasons, unknown
 from envs.named import load_attribute
+from envs.sandbox.settings import SandboxSettings
 from rewards.compose import capped, gated, min_form, shaped, weighted, whole
-from rewards.hosted import grader
+from rewards.hosted import grader, runs_python, sandbox_settings
 from rewards.outcome import contains, exact, json_equal, numeric, state_equal
 from rewards.process import flagged, in_order, no_repeats, policy_kept, progress, valid_calls
 from rewards.score import Reward, reward
@@ -54,6 +55,34 @@ def build(spec: Any, where: str = "reward") -> Reward:
         if key in spec:
             raise InputError(f"{where}.{key} has a meaning only among several parts; write {where}: {{name: {{...}}}}")
     return _named(dict(spec), where)
+
+
+def sandboxes(spec: Any) -> set[SandboxSettings | None]:
+    """The sandboxes that the graders of a reward run in, None for those that all share; of one that `build` accepted.
+
+    Rewards of one's own are not looked into: they open what they need when they need it.
+    """
+    graders = (one for one in _named_specs(spec) if one["use"] == "grader" and one.get("unsafe_python") is None)
+    return {sandbox_settings(one.get("sandbox")) for one in graders if runs_python(**one)}
+
+
+def owned(spec: Any) -> bool:
+    """Whether a reward, or a part of it, is one of the user's own, named `module:attribute`."""
+    return any(":" in one["use"] for one in _named_specs(spec))
+
+
+def _named_specs(spec: Any) -> Iterator[Mapping[str, Any]]:
+    """Every mapping with `use` in a reward's spec, outermost first; what is inside a grader's JSON is not one."""
+    if isinstance(spec, str):
+        yield {"use": spec}
+    elif isinstance(spec, Mapping) and "use" not in spec:
+        for part in spec.values():
+            yield from _named_specs(part)
+    elif isinstance(spec, Mapping):
+        yield spec
+        for option in spec.values():
+            if isinstance(option, Mapping) and spec["use"] != "grader":
+                yield from _named_specs(option)
 
 
 def _part(spec: Any, where: str) -> tuple[Reward, float]:

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from envs.errors import InputError, unknown
+from envs.sandbox.settings import SandboxSettings
 from rl import trees
 from rl.credit import CREDIT, GIVEN, WHITENED, needs
 from rl.credit.say import annealed
@@ -231,6 +233,8 @@ class Config(Section):
     deterministic: bool = False
     """Same bits from the same seed, at a price in speed."""
     guard: GuardConfig = GuardConfig()
+    sandbox: SandboxSettings = SandboxSettings()
+    """Where environments and graders run code."""
     rollout: RolloutConfig = RolloutConfig()
     engine: EngineConfig = EngineConfig()
     chat: ChatConfig = ChatConfig()
@@ -320,7 +324,7 @@ def parse(tree: Mapping[str, Any], where: str = "config") -> Config:
 
 def _explain(where: str, item: Any) -> str:
     key = ".".join(map(str, item["loc"]))
-    if item["type"] == "extra_forbidden":
+    if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{where}: unknown key {key!r}{nearest(str(item['loc'][-1]), _names_at(item['loc'][:-1]))}"
     if item["type"] == "missing":
         return f"{where}: the key {key!r} is missing"
@@ -329,19 +333,19 @@ def _explain(where: str, item: Any) -> str:
 
 
 def _names_at(path: Iterable[str | int]) -> list[str]:
-    section: type[BaseModel] = Config
+    section: type[Any] = Config
     for name in path:
         if isinstance(name, str):  # a place in a list is one of its elements, whose type is the list's
-            section = next(_models(section.model_fields[name].annotation))
-    return list(section.model_fields)
+            section = next(_sections(section.model_fields[name].annotation))
+    return [field.name for field in fields(section)] if is_dataclass(section) else list(section.model_fields)
 
 
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+def _sections(annotation: Any) -> Iterator[type[Any]]:
     """The sections in a type: that of `list[Rule] | None` is Rule."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or is_dataclass(annotation)):
         yield annotation
     for part in get_args(annotation):
-        yield from _models(part)
+        yield from _sections(part)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -68,6 +68,7 @@ class BackgroundLoop:
     def close(self) -> None:
         """Stop the loop and its thread. Idempotent."""
         if self._thread.is_alive():
+            self.run(self._loop.shutdown_asyncgens())  # what lives as long as the loop, as `asyncio.run` has it
             self._closing = True
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()

@@ -8,9 +8,11 @@ from functools import cache
 
 import envs
 import rewards
+import rewards.spec
 from envs.environment import Environment
 from envs.errors import InputError
 from envs.guard import guard_of
+from envs.sandbox.settings import SandboxSettings
 from envs.tasks import check_disjoint, load
 from envs.types import Task
 from rl.config import Config, EnvConfig
@@ -87,6 +89,20 @@ def check_splits(config: Config) -> None:
     """
     names = dict.fromkeys((config.env.train, config.env.evaluate))
     check_disjoint({name: tasks(config, name) for name in names})
+
+
+def sandboxes(config: Config) -> set[SandboxSettings]:
+    """The sandboxes that environment and graders run code in, as far as they say so: what a run opens at its start.
+
+    Raises:
+        InputError: the config describes sandboxes that nothing runs in.
+    """
+    needed = rewards.spec.sandboxes(config.reward)
+    if environment(config).sandboxed:
+        needed.add(None)
+    if None not in needed and config.sandbox != SandboxSettings() and not rewards.spec.owned(config.reward):
+        raise InputError("sandbox would have no effect: neither the environment nor a grader runs code; remove it")
+    return {config.sandbox if settings is None else settings for settings in needed}
 
 
 def player(config: Config, *, attended: bool = False) -> Player:

@@ -6,6 +6,7 @@ with Session(config, model) as session:
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Self
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from envs.errors import InputError
+from envs.sandbox import Sandboxes, SandboxSettings, find_tier, share, shared
 from envs.types import Task
 from rl import scene, tiny
 from rl.chat import Chat
@@ -85,6 +87,8 @@ def check(config: Config) -> None:
     """
     scene.player(config)
     scene.tasks(config, config.env.evaluate)
+    for settings in scene.sandboxes(config):
+        asyncio.run(_try_sandboxes(settings))
     _check_engine(config.engine)
     if config.adapter is not None:
         read_config(config.adapter)
@@ -105,6 +109,11 @@ def _check_engine(engine: EngineConfig) -> None:
         transformers.check_arguments(engine.arguments, also=EngineConfig.model_fields)
 
 
+async def _try_sandboxes(settings: SandboxSettings) -> None:
+    _, broker = await find_tier(settings)
+    await broker.close()
+
+
 class Session:
     """Everything that plays, opened once and closed once."""
 
@@ -115,7 +124,10 @@ class Session:
         self.player = scene.player(config)
         self.loop = BackgroundLoop()
         self.engine: Engine
+        self.sandboxes: Sequence[Sandboxes] = ()
+        """What was opened for the environment and the graders, if they run code."""
         try:
+            self.sandboxes = self.loop.run(_open_sandboxes(config))
             self.engine = self.loop.run(_open_engine(config, model))
         except BaseException:
             self.loop.close()
@@ -164,6 +176,11 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+async def _open_sandboxes(config: Config) -> list[Sandboxes]:
+    share(config.sandbox)
+    return [await shared(settings) for settings in scene.sandboxes(config)]
 
 
 async def _open_engine(config: Config, model: str) -> Engine:

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from openai import AsyncOpenAI
 from rich.console import Console
@@ -16,6 +16,7 @@ from rich.text import Text
 
 from envs.errors import InputError
 from envs.plain import visible
+from envs.sandbox import SandboxSettings, share
 from envs.tools import ToolSpec
 from envs.types import Completion, Episode, Message, Role, Task, ToolCall, Turn
 from rl import scene
@@ -112,7 +113,7 @@ def play(
         chosen = Typed(console)
     else:
         chosen = _chat(config, url, model or config.model, greedy)
-    return asyncio.run(_perform(player, tasks[index], chosen, console))
+    return asyncio.run(_alone(config.sandbox, _perform(player, tasks[index], chosen, console)))
 
 
 def _chat(config: Config, url: str | None, model: str, greedy: bool) -> ChatPolicy:
@@ -137,6 +138,12 @@ def _with_engine(config: Config, console: Console, player: Player, task: Task, g
         playing.serve_adapter()
         policy = playing.policy(temperature=0.0 if greedy else None, seed=config.seed)
         return playing.loop.run(_perform(player, task, policy, console))
+
+
+async def _alone(sandbox: SandboxSettings, episode: Awaitable[Played]) -> Played:
+    """Play in an event loop of its own, with the sandboxes that the config describes."""
+    share(sandbox)
+    return await episode
 
 
 async def _perform(player: Player, task: Task, policy: Policy, console: Console) -> Played:

@@ -70,6 +70,8 @@ class Training:
             self.limit, self.args.save_total_limit = self.args.save_total_limit, None
             self.model, self.warm_start_seconds = model_path(config, self.process, watcher)
             self.session = Session(config, self.model)
+            for sandboxes in self.session.sandboxes if not self.rank else ():
+                self.run.note("sandboxes", **sandboxes.record())
             self.trainer = self._trainer()
         except BaseException as error:
             self.close()

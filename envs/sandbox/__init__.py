@@ -16,6 +16,7 @@ from envs.sandbox.records import (
     Result,
 )
 from envs.sandbox.settings import SandboxSettings
+from envs.sandbox.shared import share, shared
 
 __all__ = [
     "GRADER",
@@ -33,4 +34,6 @@ __all__ = [
     "Sandboxes",
     "Verdict",
     "find_tier",
+    "share",
+    "shared",
 ]

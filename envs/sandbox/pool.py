@@ -18,7 +18,7 @@ from typing import Any, Self
 from envs.sandbox.box import Keeper, Sandbox
 from envs.sandbox.doctor import Findings, find_tier
 from envs.sandbox.graders import Graders
-from envs.sandbox.inside.plan import GRADER, TOOL
+from envs.sandbox.inside.plan import GRADER
 from envs.sandbox.probes import examine
 from envs.sandbox.records import InfraError, Limits, Outcome
 from envs.sandbox.settings import SandboxSettings
@@ -34,25 +34,22 @@ class Sandboxes:
         self,
         settings: SandboxSettings | None = None,
         *,
-        tool: Limits = TOOL,
-        grader: Limits = GRADER,
         standby: int = 2,
         graders: int | None = None,
     ) -> None:
         """
         Args:
-            settings: which tier; the best that holds unless given.
-            tool: limits of an episode's sandbox, where `episode` is given no others.
-            grader: limits of a grader call.
+            settings: which tier, and the limits of an episode's sandbox; the best tier that holds unless given.
             standby: how many episode sandboxes are kept ready.
             graders: grader calls at once; one a core unless given.
         """
         self.settings = settings or SandboxSettings()
-        self.tool, self.grader = tool, grader
         self.findings: Findings | None = None
         self._standby = standby
         self._size = graders or len(os.sched_getaffinity(0))
         self._ready: list[Keeper] = []
+        self._filling = asyncio.Lock()
+        self._graders: dict[Limits, Graders] = {}
         self._broken: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -64,7 +61,6 @@ class Sandboxes:
         self.findings, self.broker = await find_tier(self.settings)
         if self.findings.tier == "unsafe":
             print(f"sandbox: UNSAFE, code runs unprotected as this user: {self.settings.reason}", file=sys.stderr)
-        self._graders = Graders(self.broker, self.grader, self._size)
         self._start(self._refill())
         if self.findings.tier != "unsafe":
             self._start(self._watch())
@@ -77,7 +73,8 @@ class Sandboxes:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._graders.abandon()
+        for graders in self._graders.values():
+            graders.abandon()
         while self._ready:
             self._ready.pop().abandon()
         await self.broker.close()
@@ -117,16 +114,31 @@ class Sandboxes:
             await sandbox.close()
 
     async def grade(
-        self, source: str, sample: Any, item: Mapping[str, Any], *, low: float = 0.0, high: float = 1.0
+        self,
+        source: str,
+        sample: Any,
+        item: Mapping[str, Any],
+        *,
+        low: float = 0.0,
+        high: float = 1.0,
+        limits: Limits = GRADER,
     ) -> Outcome:
         """Call `grade(sample, item)` of a grader's source in a fresh sandbox; see `Graders.grade`."""
         if self._broken is not None:
             return InfraError(self._broken)
-        return await self._graders.grade(source, sample, item, low, high)
+        graders = self._graders.get(limits)
+        if graders is None:
+            graders = self._graders[limits] = Graders(self.broker, limits, self._size)
+        return await graders.grade(source, sample, item, low, high)
+
+    @property
+    def python(self) -> str:
+        """The interpreter that code in a sandbox may run."""
+        return self.broker.machine.python
 
     async def _keeper(self, limits: Limits | None) -> Keeper:
         """One from the standby if its limits are the usual ones; each is used once."""
-        if limits is None or limits == self.tool:
+        if limits is None or limits == self.settings.limits:
             while self._ready:
                 keeper = self._ready.pop(0)
                 self._start(self._refill())
@@ -134,16 +146,17 @@ class Sandboxes:
                     await self.broker.renew(keeper.slot)
                     return keeper
                 await keeper.close()
-        return await Keeper.open(self.broker, "episode", limits or self.tool)
+        return await Keeper.open(self.broker, "episode", limits or self.settings.limits)
 
     def _check(self) -> None:
         if self._broken is not None:
             raise InfraError(self._broken)
 
     async def _refill(self) -> None:
-        while len(self._ready) < self._standby:
-            keeper = await Keeper.open(self.broker, "episode", self.tool)
-            self._ready.append(keeper)
+        async with self._filling:  # two at once would make more than there is use for
+            while len(self._ready) < self._standby:
+                keeper = await Keeper.open(self.broker, "episode", self.settings.limits)
+                self._ready.append(keeper)
 
     async def _watch(self) -> None:
         """Probe again from time to time. What fails once is not trusted again."""

@@ -6,9 +6,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from envs.sandbox.inside.plan import TOOL, Limits
+
 
 class SandboxSettings(BaseModel):
-    """Which tier, and for `unsafe` why."""
+    """Which tier, for `unsafe` why, and what an episode may use."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -20,6 +22,8 @@ class SandboxSettings(BaseModel):
     """Directories that code in a sandbox may read, beside /usr: an interpreter's own, say."""
     python: str | None = None
     """The interpreter that graders run under; the system's unless given."""
+    limits: Limits = TOOL
+    """Of an episode's sandbox."""
 
     @model_validator(mode="after")
     def _unsafe_needs_a_reason(self) -> SandboxSettings:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from envs.sandbox import Graded, InfraError, Limits, Sandboxes, SandboxSettings
+from envs.sandbox import Graded, InfraError, Limits, SandboxSettings, shared
 from rewards.graders.python import Limits as HostedLimits
 from rewards.graders.python import PoolError, Ran
 
@@ -26,17 +25,16 @@ LIMITS = Limits(
 
 
 class SandboxPool:
-    """A `GraderPool` of sandboxes, opened at the first call and ended with the event loop that made it, or the process.
+    """A `GraderPool` of the event loop's sandboxes, which are opened at the first call if nobody did before.
 
     Graders run under the system's Python, which every user may run, and import what that has.
 
     Args:
-        settings: another tier than the best that holds on this machine, or another interpreter.
+        settings: other sandboxes than those that all share: another tier, or another interpreter.
     """
 
     def __init__(self, settings: SandboxSettings | None = None) -> None:
-        self._settings = settings or SandboxSettings()
-        self._opened: tuple[asyncio.AbstractEventLoop, asyncio.Task[Sandboxes]] | None = None
+        self._settings = settings
 
     async def grade(self, source: str, *, sample: Mapping[str, Any], item: Mapping[str, Any]) -> Ran:
         """What `grade(sample, item)` of a source came to.
@@ -46,19 +44,12 @@ class SandboxPool:
             PoolError: the sandboxes could not be had.
         """
         try:
-            sandboxes = await self._sandboxes()
+            sandboxes = await shared(self._settings)
         except InfraError as error:
             raise PoolError(f"no sandbox for python graders: {error}") from error
-        found = await sandboxes.grade(source, sample, item, low=-math.inf, high=math.inf)
+        found = await sandboxes.grade(source, sample, item, low=-math.inf, high=math.inf, limits=LIMITS)
         if isinstance(found, InfraError):
             raise PoolError(str(found))
         if isinstance(found, Graded):
             return Ran(value=found.value, output=found.log, seconds=found.seconds)
         return Ran(value=None, error=f"{found.kind}: {found}")
-
-    async def _sandboxes(self) -> Sandboxes:
-        loop = asyncio.get_running_loop()
-        if self._opened is None or self._opened[0] is not loop:
-            opening = Sandboxes(self._settings, grader=LIMITS, standby=0).__aenter__()
-            self._opened = loop, loop.create_task(opening)
-        return await asyncio.shield(self._opened[1])

@@ -303,7 +303,7 @@ def test_when_the_broker_is_killed_that_is_the_machinerys_fault(tier: str) -> No
 @pytest.mark.skipif(bool(missing("bwrap") and missing("landlock")), reason="no tier can run here")
 def test_sandboxes_are_probed_used_and_recorded() -> None:
     async def scene() -> None:
-        async with Sandboxes(tool=SMALL, standby=1) as sandboxes:
+        async with Sandboxes(SandboxSettings(limits=SMALL), standby=1) as sandboxes:
             async with sandboxes.episode(files={"a.py": "print(6 * 7)"}) as sandbox:
                 result = await sandbox.exec(["python3", "a.py"])
             source = "def grade(sample, item): return float(sample['output'].strip() == item['answer'])"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 MIB = 2**20
 
@@ -12,6 +12,8 @@ MIB = 2**20
 @dataclass(frozen=True)
 class Limits:
     """What code in a sandbox may use. Sizes are bytes, times are seconds."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     wall: float = 60.0
     """Of one command, by the clock. Everything that runs in the sandbox is killed when it is over."""
