@@ -13,8 +13,9 @@ def test_the_table_holds_each_environment_under_its_own_name():
     assert find("arithmetic") is Arithmetic
 
 
-def test_every_environment_has_tools_that_can_be_shown_and_tasks_in_each_split():
-    for env in ENVS.values():
+def test_every_environment_with_tasks_of_its_own_has_tools_that_can_be_shown_and_tasks_in_each_split():
+    for name in ENVS.keys() - {"hosted"}:  # it plays a user's rows
+        env = ENVS[name]
         assert [spec.schema for spec in env.tools().values()]
         assert all(env.tasks(split) for split in ("train", "validation", "test"))
 

@@ -173,8 +173,8 @@ def test_a_body_that_can_not_be_read_is_refused_in_the_hosted_shape(judged, body
     assert (error["type"], error["code"]) == ("invalid_request_error", code)
 
 
-@pytest.mark.parametrize(("where", "status"), [("item", 200), ("text", 400)])
-def test_half_a_surrogate_breaks_nothing(judged, where, status):
+@pytest.mark.parametrize("where", ["item", "text"])
+def test_half_a_surrogate_breaks_nothing(judged, where):
     body = {
         "grader": {"type": "string_check", "input": "{{item.x}}", "reference": "a", "operation": "ne"},
         "item": {"x": "\ud800" if where == "item" else ""},
@@ -186,7 +186,7 @@ def test_half_a_surrogate_breaks_nothing(judged, where, status):
         content=json.dumps(body),
         headers={"content-type": "application/json"},
     )
-    assert answer.status_code == status, answer.text
+    assert answer.status_code == 200, answer.text
 
 
 def test_unknown_paths_and_methods_have_the_hosted_shape(judged):
