@@ -57,6 +57,7 @@ class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     ) -> None:
         self._rollout, self._evaluation = rollout, evaluation
         self._batch: dict[str, Any] | None = None
+        self._buffered_inputs: Any
         if lora is not None and "lm_head" in (lora.target_modules or ()):
             raise InputError("lora.target_modules: lm_head adapters can't be served; leave it out")
         rows = max(tasks, args.generation_batch_size // args.num_generations)
@@ -213,7 +214,8 @@ def by_prompt(batches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same rows in micro-batches of the same sizes, those with one prompt next to each other."""
     prompts = torch.cat([batch["prompt_ids"] for batch in batches])
     size = len(batches[0]["prompt_ids"])
-    order = prompts.unique(dim=0, return_inverse=True)[1].argsort(stable=True).split(size)
+    _, kind = torch.unique(prompts, dim=0, return_inverse=True)
+    order = kind.argsort(stable=True).split(size)
     of_rows = {
         key: torch.cat([batch[key] for batch in batches])
         for key, value in batches[0].items()

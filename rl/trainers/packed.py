@@ -46,8 +46,8 @@ def pack(ids: Tensor, lengths: Sequence[int], prompts: Sequence[int]) -> Packed:
     Rows share a prompt if theirs are the same.
     """
     groups: dict[tuple[int, ...], list[int]] = {}
-    for row, (tokens, prompt) in enumerate(zip(ids.tolist(), prompts, strict=True)):
-        groups.setdefault(tuple(tokens[:prompt]), []).append(row)
+    for row, (tokens, size) in enumerate(zip(ids.tolist(), prompts, strict=True)):
+        groups.setdefault(tuple(tokens[:size]), []).append(row)
     width = ids.shape[1]
     rows = torch.zeros(ids.shape, dtype=torch.long)
     back: list[int] = []
