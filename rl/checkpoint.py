@@ -77,9 +77,10 @@ def whole(directory: Path) -> bool:
     )
 
 
-def newest(run: Path) -> Path | None:
-    """The last whole checkpoint of a run."""
-    return next((directory for directory in reversed(_all(run)) if whole(directory)), None)
+def newest(run: Path, *, upto: int | None = None) -> Path | None:
+    """The last whole checkpoint of a run; the last one up to a step, where one is given."""
+    found = [directory for directory in _all(run) if upto is None or step_of(directory) <= upto]
+    return next((directory for directory in reversed(found) if whole(directory)), None)
 
 
 def sweep(run: Path) -> list[Path]:

@@ -184,9 +184,11 @@ def _train(arguments: argparse.Namespace) -> int:
 def _ended(console: Console | None, trained: Trained) -> int:
     """Say how a run ended, where somebody is to be told; its exit code."""
     if console is not None:
-        how = "interrupted; go on with --resume" if trained.interrupted else "done"
+        how = "interrupted; go on with --resume" if trained.interrupted else trained.alarm or "done"
         console.print(f"{how}: {trained.steps} steps in {trained.seconds:.0f} s, run {trained.run}", highlight=False)
-    return INTERRUPTED if trained.interrupted else OK
+    if trained.interrupted:
+        return INTERRUPTED
+    return OK if trained.alarm is None else NO
 
 
 def _read(path: Path, overrides: Sequence[str]) -> Config:

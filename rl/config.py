@@ -23,6 +23,7 @@ from rl import trees
 from rl.credit import CREDIT, GIVEN, WHITENED, needs
 from rl.credit.say import annealed
 from rl.guarding import GuardConfig
+from rl.hacking import DECISIVE, DETECTORS, Action
 from rl.options import checked
 
 CONFIG = "config.json"
@@ -217,6 +218,25 @@ class EvalConfig(Section):
     `trainer.save_total_limit`."""
 
 
+class WatchConfig(Section):
+    """What is looked for at each evaluation during training, and what is done about it."""
+
+    detectors: tuple[str, ...] = tuple(DETECTORS)
+    """Keys of `rl.hacking.DETECTORS`."""
+    alarm: Action = "warn"
+    """What a confirmed alarm may do: warn, stop the run, or stop and go back to the last good checkpoint."""
+
+    @model_validator(mode="after")
+    def _known(self) -> WatchConfig:
+        for name in self.detectors:
+            if name not in DETECTORS:
+                raise ValueError(f"watch.detectors: {unknown('detector', name, DETECTORS)}")
+        if self.alarm != "warn" and not DECISIVE & set(self.detectors):
+            names = " and ".join(sorted(DECISIVE))
+            raise ValueError(f"watch.alarm would have no effect: only {names} stop a run, and neither is watched for")
+        return self
+
+
 class Config(Section):
     """A run."""
 
@@ -228,6 +248,8 @@ class Config(Section):
     env: EnvConfig
     reward: dict[str, Any] = {}
     """Name -> reward; see `rewards.build`."""
+    holdout: dict[str, Any] = {}
+    """The same, of a grader that training never sees: evaluations are scored by it as well."""
     output_dir: Path
     seed: int = 0
     deterministic: bool = False
@@ -241,6 +263,7 @@ class Config(Section):
     credit: CreditConfig = CreditConfig()
     feed: FeedConfig = FeedConfig()
     evaluate: EvalConfig = EvalConfig()
+    watch: WatchConfig = WatchConfig()
     lora: dict[str, Any] = {}
     trainer: dict[str, Any] = {}
     tiny: dict[str, Any] = {}

@@ -31,4 +31,6 @@ def measure(config: Config, watcher: Watcher) -> dict[str, Report]:
                 tasks, temperature=temperature, samples=samples, on_played=lambda index, played: watcher.advance()
             )
             reports[name] = summarise(played)
+            if (judged := playing.judge(played)) is not None:
+                reports[f"{name}, holdout"] = summarise(judged)
     return reports

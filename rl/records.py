@@ -5,6 +5,7 @@
     episodes.jsonl            every training episode, a group at a time; rank r > 0 writes episodes.r.jsonl
     metrics.jsonl             a line a step
     evaluations.jsonl         a line an evaluation; its episodes in evaluated.jsonl
+    watched.jsonl             a line an evaluation during training: what was seen, and the alarms
     ledger.jsonl              what was done, in order
     checkpoint-N/             see `rl.checkpoint`
 
@@ -61,6 +62,7 @@ class Run:
         self.path, self._lock = path, lock
         self.metrics = Journal(path / "metrics.jsonl", writable=lock is not None)
         self.ledger = Journal(path / "ledger.jsonl", writable=lock is not None)
+        self.watched = Journal(path / "watched.jsonl", writable=lock is not None)
         self._evaluations = Journal(path / "evaluations.jsonl", writable=lock is not None)
         self._evaluated = Journal(path / "evaluated.jsonl", writable=lock is not None)
         self._episodes = Journal(path / f"episodes{f'.{rank}' if rank else ''}.jsonl", writable=lock is not None)
@@ -178,6 +180,11 @@ class Run:
         self._write(self._evaluated, [{"label": label, "step": step, **encode(p)} for p in played])
         self._evaluations.append({"label": label, "step": step, **report.as_dict()})
 
+    def judged(self, label: str, step: int, report: Report, played: Sequence[Played]) -> None:
+        """Keep what a further grader says of an evaluation's episodes: its report, and its score of each by id."""
+        scores = {p.episode.id: None if p.score.error is not None else p.score.value for p in played}
+        self._evaluations.append({"label": label, "step": step, **report.as_dict(), "scores": scores})
+
     def evaluations(self) -> list[dict[str, Any]]:
         """What `evaluated` was given: label, step and the report's numbers."""
         return list(self._evaluations.read())
@@ -194,7 +201,7 @@ class Run:
 
     def rewind(self, step: int) -> None:
         """Take back metrics and evaluations of later steps than `step`: a resumed run will write them again."""
-        for journal in (self.metrics, self._evaluations, self._evaluated):
+        for journal in (self.metrics, self.watched, self._evaluations, self._evaluated):
             later = (line.start for line in journal.lines() if line.record.get("step", 0) > step)
             start = next(later, None)
             if start is not None:
@@ -234,7 +241,7 @@ class Run:
         self.close()
 
     def _journals(self) -> tuple[Journal, ...]:
-        return (self._episodes, self.metrics, self._evaluated, self._evaluations, self.ledger)
+        return (self._episodes, self.metrics, self.watched, self._evaluated, self._evaluations, self.ledger)
 
     def _config_hash(self) -> str:
         return hashlib.sha256((self.path / CONFIG).read_bytes()).hexdigest()

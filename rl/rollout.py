@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from envs.environment import Environment
 from envs.errors import EnvLost
+from envs.together import together
 from envs.types import Cost, Episode, Stop, Task, Turn
 from rewards.score import Reward, Score, check
 from rl.policy import ContextFull, Policy, PolicyError
@@ -168,3 +169,12 @@ class Player:
             # One bug tends to show in many episodes at once, and the first says it all.
             raise group_error.exceptions[0] from None
         return [job.result() for job in jobs]
+
+
+async def rescore(played: Sequence[Played], reward: Reward, name: str) -> list[Played]:
+    """The same episodes with what another reward says of them."""
+    scores = await together(reward(p.episode) for p in played)
+    return [
+        Played(episode=p.episode, score=check(score, name, turns=len(p.episode.turns)))
+        for p, score in zip(played, scores, strict=True)
+    ]

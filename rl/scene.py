@@ -15,6 +15,7 @@ from envs.guard import guard_of
 from envs.sandbox.settings import SandboxSettings
 from envs.tasks import check_disjoint, load
 from envs.types import Task
+from rewards.score import Reward
 from rl.config import Config, EnvConfig
 from rl.options import checked
 from rl.rollout import Limits, Player
@@ -103,6 +104,11 @@ def sandboxes(config: Config) -> set[SandboxSettings]:
     if None not in needed and config.sandbox != SandboxSettings() and not rewards.spec.owned(config.reward):
         raise InputError("sandbox would have no effect: neither the environment nor a grader runs code; remove it")
     return {config.sandbox if settings is None else settings for settings in needed}
+
+
+def holdout(config: Config) -> Reward | None:
+    """The grader that training never sees, if the config names one."""
+    return rewards.build(config.holdout, "holdout") if config.holdout else None
 
 
 def player(config: Config, *, attended: bool = False) -> Player:

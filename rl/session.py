@@ -25,7 +25,7 @@ from rl.engines import Engine, Sampling
 from rl.engines.adapter import read_config
 from rl.loop import BackgroundLoop
 from rl.policy import EnginePolicy
-from rl.rollout import Played
+from rl.rollout import Played, rescore
 from rl.trainers.settings import LORA_DEFAULTS
 
 
@@ -86,6 +86,7 @@ def check(config: Config) -> None:
         InputError: what, and what to do about it.
     """
     scene.player(config)
+    scene.holdout(config)
     scene.tasks(config, config.env.evaluate)
     for settings in scene.sandboxes(config):
         asyncio.run(_try_sandboxes(settings))
@@ -122,6 +123,7 @@ class Session:
         self.tokenizer = read_tokenizer(model)
         self.chat = open_chat(config.chat, self.tokenizer)
         self.player = scene.player(config)
+        self.holdout = scene.holdout(config)
         self.loop = BackgroundLoop()
         self.engine: Engine
         self.sandboxes: Sequence[Sandboxes] = ()
@@ -161,6 +163,10 @@ class Session:
         jobs = [(task, f"{task.id}#{k}") for task in tasks for k in range(samples)]
         policy = self.policy(temperature=temperature, seed=self.config.seed)
         return self.loop.run(self.player.play_all(jobs, policy, on_played))
+
+    def judge(self, played: Sequence[Played]) -> list[Played] | None:
+        """The same episodes with the scores of the holdout grader; None where the config has none."""
+        return None if self.holdout is None else self.loop.run(rescore(played, self.holdout, "holdout"))
 
     def close(self) -> None:
         """Stop the engine and the loop. Idempotent."""

@@ -17,19 +17,19 @@ from accelerate.utils import gather_object
 from transformers import Qwen3Config, set_seed
 
 from envs.errors import InputError
-from rl import checkpoint, exports, scene, session, tiny
+from rl import checkpoint, exports, lookout, scene, session, tiny
 from rl.collect import Collected, Collector, succeeded
 from rl.config import ADAPTER, BASE, Config
 from rl.credit.batch import Spread
 from rl.evaluate import Report, summarise
 from rl.feed import Feed
-from rl.hacking import positive_on_failures, signs
+from rl.hacking import Alarm, positive_on_failures, signs
 from rl.ranks import alone
 from rl.records import Run
 from rl.rollout import Played
 from rl.samples import Sample, advantages, finished, samples, spread
 from rl.session import Session, read_network
-from rl.trainers.callbacks import Interrupt, Metrics, OnStep, Seal
+from rl.trainers.callbacks import Interrupt, Metrics, OnEvaluate, OnStep, Seal
 from rl.trainers.grpo import EpisodeGRPOTrainer
 from rl.trainers.settings import check_targets, grpo_config, lora_config, window
 from rl.trainers.start import continued
@@ -48,6 +48,8 @@ class Trained:
     run: Path
     steps: int
     interrupted: bool
+    alarm: str | None
+    """What ended it before its time, where an alarm did."""
     seconds: float
 
 
@@ -83,6 +85,9 @@ class Training:
         """Everything that can be wrong with the config and be seen before the run directory is made."""
         session.check(self.config)
         scene.check_splits(self.config)
+        lookout.check(
+            self.config.watch, evaluates=self.args.eval_strategy != "no", saves=self.args.save_strategy != "no"
+        )
         recipe = tiny.recipe_of(self.config)
         made = Qwen3Config(num_hidden_layers=recipe.shape.layers)
         check_targets(made if self.config.model == "tiny" else read_network(self.config.model), self.lora)
@@ -138,8 +143,11 @@ class Training:
         self.first = 0 if self.config.adapter is None else 1
         self.version = int(state.get("version", self.first))
         self.latest: list[Played] = []
+        self.lookout = lookout.Lookout(self.config.watch, self.run)
+        self.alarm: Alarm | None = None
         callbacks = [
             OnStep(self._stepped),
+            OnEvaluate(self._look),
             Metrics(self._log),
             Seal(
                 self.config.output_dir,
@@ -173,18 +181,21 @@ class Training:
             self.run.rewind(checkpoint.step_of(self.start) if self.start else -1)
             self.run.note("resumed", checkpoint=self.start.name if self.start else None)
         self.trainer.train(resume_from_checkpoint=str(self.start) if self.start else None)
-        if self.args.load_best_model_at_end:
+        went_back = self._go_back()
+        if self.args.load_best_model_at_end or went_back is not None:
             self.version += 1  # the weights may be those of an earlier step now
         steps = self.trainer.state.global_step
         made = self._save()
         if not self.rank:
-            how = "interrupted" if self.interrupt.stopped else "trained"
-            self.run.note(how, step=steps, version=self.version, adapter=made)
+            why = {} if self.alarm is None else {**lookout.noted(self.alarm), "back_to": went_back}
+            how = "interrupted" if self.interrupt.stopped else "trained" if self.alarm is None else "alarmed"
+            self.run.note(how, step=steps, version=self.version, adapter=made, **why)
         self.run.flush()
         return Trained(
             run=self.config.output_dir,
             steps=steps,
             interrupted=self.interrupt.stopped,
+            alarm=None if self.alarm is None else lookout.said(self.alarm),
             seconds=time.perf_counter() - started,
         )
 
@@ -193,32 +204,70 @@ class Training:
 
         A collective: every rank calls it, and every rank gets the whole report.
         """
+        return self._measure(label, greedy=greedy)[0]
+
+    def _measure(self, label: str, *, greedy: bool) -> tuple[Report, Report | None]:
+        """By the reward, and by the holdout grader where there is one."""
         self._hand_over()
         config, world = self.config.evaluate, self.process.num_processes
         tasks = scene.tasks(self.config, self.config.env.evaluate)[: config.tasks]
         repeats = 1 if greedy else config.samples
-        how = "greedy" if greedy else "sampled"
+        how = f"{label}/{'greedy' if greedy else 'sampled'}"
         mine = tasks[self.rank :: world]
-        self.watcher.phase(f"{label}, {how}", len(mine) * repeats)
+        self.watcher.phase(how.replace("/", ", "), len(mine) * repeats)
         played = self.session.play(
             mine,
             temperature=0.0 if greedy else None,
             samples=repeats,
             on_played=lambda index, played: self.watcher.advance(),
         )
-        parts: list[list[Played]] = gather_object([played])
-        everything = [p for i in range(len(tasks)) for p in parts[i % world][i // world * repeats :][:repeats]]
-        report = summarise(everything)
+
+        def whole(own: list[Played]) -> list[Played]:
+            parts: list[list[Played]] = gather_object([own])
+            return [p for i in range(len(tasks)) for p in parts[i % world][i // world * repeats :][:repeats]]
+
+        everything, judged = whole(played), self.session.judge(played)
+        report, step = summarise(everything), self.trainer.state.global_step
         if not self.rank:
-            self.run.evaluated(f"{label}/{how}", self.trainer.state.global_step, report, everything)
-        return report
+            self.run.evaluated(how, step, report, everything)
+        if judged is None:
+            return report, None
+        everything = whole(judged)
+        by_holdout = summarise(everything)
+        if not self.rank:
+            self.run.judged(f"{how}/holdout", step, by_holdout, everything)
+        return report, by_holdout
 
     def _evaluate(self) -> dict[str, float]:
-        found = numbers(self.measure("eval", greedy=False))
-        if self.config.evaluate.greedy:
-            greedy = numbers(self.measure("eval", greedy=True))
-            found |= {f"greedy_{name}": value for name, value in greedy.items()}
+        found = {}
+        for greedy in (False, True)[: 1 + self.config.evaluate.greedy]:
+            report, by_holdout = self._measure("eval", greedy=greedy)
+            measured = numbers(report)
+            if by_holdout is not None and by_holdout.success is not None:
+                measured["holdout"] = by_holdout.success.mean
+            found |= {f"{'greedy_' * greedy}{name}": value for name, value in measured.items()}
         return found
+
+    def _look(self, step: int, metrics: Mapping[str, float]) -> bool:
+        """After an evaluation: whether an alarm ends the run. The same on every rank."""
+        if not self.rank:
+            for alarm in self.lookout.look(step, metrics.get("eval_holdout", metrics.get("eval_success"))):
+                self.watcher.say(lookout.said(alarm))
+        self.alarm = gather_object([self.lookout.verdict])[0]
+        return self.alarm is not None
+
+    def _go_back(self) -> int | None:
+        """The step whose adapter was taken because the alarm calls for it; None where there is no way or no need."""
+        if self.alarm is None or self.alarm.back_to is None:
+            return None
+        good = checkpoint.newest(self.config.output_dir, upto=self.alarm.back_to)
+        if good is None:
+            self.watcher.say(
+                f"there is no checkpoint of step {self.alarm.back_to} or before: the adapter stays as it is"
+            )
+            return None
+        self.trainer.go_back(good)
+        return checkpoint.step_of(good)
 
     def close(self) -> None:
         """Stop the engine, let go of the run directory. Idempotent."""

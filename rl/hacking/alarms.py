@@ -8,7 +8,7 @@ decisive detector warns too, until another agrees or it is heard twice in a row.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import permutations
 from statistics import fmean
@@ -34,7 +34,8 @@ class Observed:
     success: float | None = None
     """On held-out tasks, by a grader that training never sees."""
     signs: Mapping[str, float] = field(default_factory=dict)
-    """From `rl.hacking.signs`; also, where they are known, `positive_on_failures`, `entropy` and `mismatch`."""
+    """From `rl.hacking.signs`; also what the trainer measures, where it is known: `positive_on_failures`, `entropy`,
+    `mismatch` and `grad_norm`."""
     samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """From `rl.hacking.samples`."""
 
@@ -57,32 +58,36 @@ History = Sequence[Observed]
 """In the order of steps."""
 
 
-def watch(history: History, *, confirmed: Action = "roll_back") -> list[Alarm]:
+def watch(
+    history: History, *, confirmed: Action = "roll_back", detectors: Collection[str] | None = None
+) -> list[Alarm]:
     """The alarms of the latest observation.
 
     Args:
         history: every observation so far; the first REFERENCE of them say what is normal.
         confirmed: what a decisive alarm calls for once another agrees or it is heard twice in a row. A way back
             leads to the best held-out success before the alarms began; where there is none, the run should stop.
+        detectors: keys of DETECTORS; all of them unless given.
     """
-    found = _heard(history)
+    names = DETECTORS if detectors is None else detectors
+    found = _heard(history, names)
     decisive = {alarm.detector for alarm in found} & DECISIVE
-    before = {alarm.detector for alarm in _heard(history[:-1])} & DECISIVE
+    before = {alarm.detector for alarm in _heard(history[:-1], names)} & DECISIVE
     if len(decisive) < 2 and not decisive & before:
         return found
-    back_to = _last_good(history) if confirmed == "roll_back" else None
+    back_to = _last_good(history, names) if confirmed == "roll_back" else None
     action: Action = "stop" if confirmed == "roll_back" and back_to is None else confirmed
     return [replace(alarm, action=action, back_to=back_to) if alarm.detector in decisive else alarm for alarm in found]
 
 
-def _heard(history: History) -> list[Alarm]:
-    return [alarm for detector in DETECTORS if history and (alarm := detector(history)) is not None]
+def _heard(history: History, names: Collection[str]) -> list[Alarm]:
+    return [alarm for name in names if history and (alarm := DETECTORS[name](history)) is not None]
 
 
-def _last_good(history: History) -> int | None:
+def _last_good(history: History, names: Collection[str]) -> int | None:
     """The step of the best held-out success before the alarms of now began."""
     end = len(history)
-    while end and any(alarm.detector in DECISIVE for alarm in _heard(history[:end])):
+    while end and _heard(history[:end], DECISIVE.intersection(names)):
         end -= 1
     good = [seen for seen in history[:end] if seen.success is not None] or list(history[:end])
     return max(good, key=lambda seen: (seen.success or 0.0, seen.step)).step if good else None
@@ -141,13 +146,16 @@ def entropy(history: History) -> Alarm | None:
     return _alarm("entropy", history, level[1], limit, "the policy's entropy is under 30 % of what it began with")
 
 
-def mismatch(history: History) -> Alarm | None:
-    """Sampler and trainer disagree ten times as much as at the start."""
-    level = _level(history, "mismatch")
-    if level is None or not level[0] or level[1] <= (limit := 10 * level[0]):
-        return None
-    says = "the sampler's log probabilities are ten times as far from the trainer's as at the start"
-    return _alarm("mismatch", history, level[1], limit, says)
+def leaps(name: str, says: str, *, times: float = 10.0) -> Callable[[History], Alarm | None]:
+    """A number that is so many times what it was at the start."""
+
+    def heard(history: History) -> Alarm | None:
+        level = _level(history, name)
+        if level is None or not level[0] or level[1] <= (limit := times * level[0]):
+            return None
+        return _alarm(name, history, level[1], limit, says)
+
+    return heard
 
 
 def rises(name: str, says: str, *, limit: float = 0.5) -> Callable[[History], Alarm | None]:
@@ -205,19 +213,21 @@ def _alarm(detector: str, history: History, value: float, limit: float, says: st
 
 DECISIVE = frozenset({"divergence", "paid_failures"})
 
-DETECTORS: tuple[Callable[[History], Alarm | None], ...] = (
-    divergence,
-    paid_failures,
-    positive_failures,
-    flat_groups,
-    entropy,
-    mismatch,
-    rises("duplicate_calls", "the same calls are made again and again"),
-    rises("invalid_calls", "more calls are refused or fail"),
-    rises("cut_short", "more episodes run into a limit"),
-    rises("repetition", "episodes repeat themselves"),
-    rises("echo", "episodes of a group say the same words"),
-    drifts("turns", "episodes have become longer or shorter"),
-    drifts("calls_per_turn", "turns make more or fewer calls"),
-    drifts("tokens_per_turn", "turns have become longer or shorter"),
-)
+DETECTORS: Mapping[str, Callable[[History], Alarm | None]] = {
+    "divergence": divergence,
+    "paid_failures": paid_failures,
+    "positive_on_failures": positive_failures,
+    "flat_groups": flat_groups,
+    "entropy": entropy,
+    "mismatch": leaps("mismatch", "sampler and trainer are ten times as far apart as at first"),
+    "grad_norm": leaps("grad_norm", "the gradient is ten times as long as at first"),
+    "duplicate_calls": rises("duplicate_calls", "the same calls are made again and again"),
+    "invalid_calls": rises("invalid_calls", "more calls are refused or fail"),
+    "cut_short": rises("cut_short", "more episodes run into a limit"),
+    "repetition": rises("repetition", "episodes repeat themselves"),
+    "echo": rises("echo", "episodes of a group say the same words"),
+    "drift of turns": drifts("turns", "episodes have become longer or shorter"),
+    "drift of calls_per_turn": drifts("calls_per_turn", "turns make more or fewer calls"),
+    "drift of tokens_per_turn": drifts("tokens_per_turn", "turns have become longer or shorter"),
+}
+"""By the names that alarms have. All but the decisive ones only warn."""

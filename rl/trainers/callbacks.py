@@ -29,6 +29,24 @@ class OnStep(TrainerCallback):
         self._hear(state.global_step)
 
 
+class OnEvaluate(TrainerCallback):
+    """Calls back after each evaluation, with the step and the metrics; told True, it ends the training."""
+
+    def __init__(self, hear: Callable[[int, Mapping[str, float]], bool]) -> None:
+        self._hear = hear
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        if self._hear(state.global_step, metrics or {}):
+            control.should_training_stop = True
+
+
 class Metrics(TrainerCallback):
     """Hands every log entry, with its step, to a writer."""
 

@@ -88,6 +88,10 @@ class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         """Write the adapter in training as PEFT does. A collective where the weights are sharded."""
         self.accelerator.unwrap_model(self.model).save_pretrained(directory, selected_adapters=["default"])
 
+    def go_back(self, directory: Path) -> None:
+        """Take the adapter of a checkpoint."""
+        self._load_from_checkpoint(str(directory))
+
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
         """Play the held-out tasks, when `eval_strategy` says so: episodes say more than a loss on rows of them."""
         assert self._evaluation is not None, "made without an evaluation"

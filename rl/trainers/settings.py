@@ -63,7 +63,7 @@ DEFAULTS: dict[str, Any] = {
 }
 """Where a value that was run differs from TRL's default."""
 
-EVALUATED = ("success", "reward", "turns", "greedy_success", "greedy_reward", "greedy_turns")
+EVALUATED = tuple(f"{how}{name}" for how in ("", "greedy_") for name in ("success", "reward", "turns", "holdout"))
 """What `Training.evaluate` makes, as `metric_for_best_model` may name it."""
 
 LORA_DEFAULTS: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}

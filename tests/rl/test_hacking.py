@@ -11,8 +11,20 @@ import pytest
 
 from envs.types import Completion, Cost, Episode, Fault, Message, Stop, Task, ToolCall, ToolResult, Turn
 from rewards.score import Score
-from rl.hacking import Alarm, Observed, cusum, drift, page_hinkley, positive_on_failures, psi, samples, signs, watch
-from rl.hacking.alarms import DECISIVE, DETECTORS
+from rl.hacking import (
+    DECISIVE,
+    DETECTORS,
+    Alarm,
+    Observed,
+    cusum,
+    drift,
+    page_hinkley,
+    positive_on_failures,
+    psi,
+    samples,
+    signs,
+    watch,
+)
 from rl.rollout import Played
 
 Call = tuple[str, str] | tuple[str, str, Fault]
@@ -218,6 +230,14 @@ def test_an_alarm_calls_for_more_once_it_is_heard_twice_and_the_way_back_is_the_
     assert [a.action for a in watch([*good, *falls], confirmed="warn")] == ["warn"]
 
 
+def test_only_the_detectors_asked_for_are_heard() -> None:
+    falls = [level(i, 1.0 + i, 0.9 - 0.1 * i, flat_groups=0.9) for i in range(6)]
+    assert [a.detector for a in watch(falls)] == ["divergence", "flat_groups"]
+    assert [a.detector for a in watch(falls, detectors=["flat_groups"])] == ["flat_groups"]
+    (alarm,) = watch(falls, detectors=["divergence"])
+    assert (alarm.action, alarm.back_to) == ("roll_back", 0)
+
+
 def by(name: str, values: Sequence[float]) -> list[Alarm]:
     return [a for a in watch([level(i, 0.0, None, **{name: v}) for i, v in enumerate(values)]) if a.detector == name]
 
@@ -229,6 +249,7 @@ def by(name: str, values: Sequence[float]) -> list[Alarm]:
         ("cut_short", [0.3, 0.2, 0.1, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.4, 0.6, 0.8]),
         ("entropy", [1.0, 0.9, 0.8, 0.7, 0.6, 0.5], [1.0, 0.9, 0.8, 0.7, 0.6, 0.1]),
         ("mismatch", [0.01] * 5 + [0.05], [0.01] * 5 + [0.5]),
+        ("grad_norm", [0.1] * 5 + [0.9], [0.1] * 5 + [1.5]),
         ("flat_groups", [0.9, 0.9, 0.5], [0.9, 0.85, 0.95]),
         ("positive_on_failures", [0.9, 0.3], [0.1, 0.5]),
     ],
@@ -252,4 +273,4 @@ def test_episodes_that_become_longer_are_noticed() -> None:
 def test_nothing_seen_is_no_alarm() -> None:
     assert watch([]) == []
     assert watch([Observed(step=0, reward=0.0)]) == []
-    assert len({detector.__qualname__ for detector in DETECTORS}) >= 8
+    assert set(DETECTORS) > DECISIVE
