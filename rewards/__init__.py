@@ -3,7 +3,7 @@
 from rewards.compose import capped, gated, min_form, shaped, weighted, whole
 from rewards.hosted import grader
 from rewards.outcome import contains, exact, json_equal, numeric, state_equal
-from rewards.process import flagged, in_order, no_repeats, policy_kept, progress, valid_calls
+from rewards.process import call_bonus, flagged, in_order, no_repeats, policy_kept, progress, valid_calls
 from rewards.score import Reward, Score, reward
 from rewards.spec import REWARDS, build
 
@@ -12,6 +12,7 @@ __all__ = [
     "Reward",
     "Score",
     "build",
+    "call_bonus",
     "capped",
     "contains",
     "exact",

@@ -3,6 +3,7 @@
 A turn is worth the sum over its judged calls, so that calls made at once pay what they pay one by
 one; a turn without a judged call is None. Only `progress` pays, since an environment grants each step
 once. The others deduct: a bonus for being harmless pays by the turn, and teaches to take more turns.
+`call_bonus` is such a bonus, to see what it does.
 
 `progress` and `policy_kept` read what the environment noted, `episode.state["steps"]`: one object for
 each executed call, in the order of execution, with `call_id`, `tool` and the facts `progress`,
@@ -32,6 +33,15 @@ NOT_CARRIED_OUT: tuple[Fault, ...] = ("unknown_tool", "bad_arguments", "denied")
 def valid_calls(episode: Episode, *, faults: Sequence[Fault] = FORM) -> Score:
     """-1 for each call that came to one of these faults, 0 for each other call."""
     return _per_turn(episode, "valid_calls", lambda _, result: _deduction(result.fault in faults))
+
+
+def call_bonus(episode: Episode) -> Score:
+    """+1 for each call that was carried out and did not fail, 0 for each other call.
+
+    The naive process reward: it pays by the call, whatever the call is good for, and a policy learns to make calls.
+    docs/process_vs_outcome.md shows it; for anything else there is `progress`.
+    """
+    return _per_turn(episode, "call_bonus", lambda _, result: float(result.fault is None))
 
 
 def progress(episode: Episode) -> Score:

@@ -25,7 +25,7 @@ from envs.sandbox.settings import SandboxSettings
 from rewards.compose import capped, gated, min_form, shaped, weighted, whole
 from rewards.hosted import grader, runs_python, sandbox_settings
 from rewards.outcome import contains, exact, json_equal, numeric, state_equal
-from rewards.process import flagged, in_order, no_repeats, policy_kept, progress, valid_calls
+from rewards.process import call_bonus, flagged, in_order, no_repeats, policy_kept, progress, valid_calls
 from rewards.score import Reward, reward
 
 PART_KEYS = ("weight", "per_turn")
@@ -163,6 +163,7 @@ REWARDS: dict[str, Callable[..., Any]] = {
     "state_equal": state_equal,
     "valid_calls": valid_calls,
     "progress": progress,
+    "call_bonus": call_bonus,
     "in_order": in_order,
     "no_repeats": no_repeats,
     "policy_kept": policy_kept,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from envs.errors import InputError
-from rl import benching, grading
+from rl import ablating, benching, grading
 from rl.collect import StepLost
 from rl.config import Config, load, load_run
 from rl.engines import EngineError
@@ -120,6 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     commands_of_jobs.add_export(
         command("export", None, "write a project out for another trainer, and say what is lost")
     )
+
+    ablating.add_arguments(command("ablate", None, "compare ways to train, over seeds, and report what that shows"))
 
     sub = command("doctor", _doctor, "what this machine can run, and what is missing")
     sub.add_argument("--json", action="store_true", help="print JSON")

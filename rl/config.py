@@ -13,7 +13,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -38,6 +38,9 @@ BASE = "base"
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+S = TypeVar("S", bound=BaseModel)
 
 
 class ServerConfig(Section):
@@ -339,27 +342,35 @@ def load_run(path: Path, *overrides: str) -> Config:
 
 def parse(tree: Mapping[str, Any], where: str = "config") -> Config:
     """A config of plain data, as `load` reads it."""
+    return validated(Config, tree, where)
+
+
+def validated(kind: type[S], tree: Mapping[str, Any], where: str) -> S:
+    """A section of plain data, every mistake named with its key.
+
+    Raises:
+        InputError: an unknown key (with the nearest valid one), a missing one, a wrong type.
+    """
     try:
-        return Config.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as error:
-        raise InputError("\n".join(_explain(where, item) for item in error.errors())) from error
+        raise InputError("\n".join(_explain(kind, where, item) for item in error.errors())) from error
 
 
-def _explain(where: str, item: Any) -> str:
+def _explain(kind: type[BaseModel], where: str, item: Any) -> str:
     key = ".".join(map(str, item["loc"]))
     if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{where}: unknown key {key!r}{nearest(str(item['loc'][-1]), _names_at(item['loc'][:-1]))}"
+        return f"{where}: unknown key {key!r}{nearest(str(item['loc'][-1]), _names_at(kind, item['loc'][:-1]))}"
     if item["type"] == "missing":
         return f"{where}: the key {key!r} is missing"
     got = "" if item["type"] == "value_error" else f", not {item['input']!r}"
     return f"{where}: {key + ': ' if key else ''}{item['msg'].removeprefix('Value error, ')}{got}"
 
 
-def _names_at(path: Iterable[str | int]) -> list[str]:
-    section: type[Any] = Config
+def _names_at(section: type[Any], path: Iterable[str | int]) -> list[str]:
     for name in path:
-        if isinstance(name, str):  # a place in a list is one of its elements, whose type is the list's
-            section = next(_sections(section.model_fields[name].annotation))
+        if name in section.model_fields:  # a place in a list or a mapping is of the type that was named before
+            section = next(_sections(section.model_fields[str(name)].annotation))
     return [field.name for field in fields(section)] if is_dataclass(section) else list(section.model_fields)
 
 

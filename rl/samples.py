@@ -19,6 +19,7 @@ from rl.collect import Group
 from rl.credit import WHITENED, credit, needs
 from rl.credit.batch import Spread, rescaled, spread_of, whitened
 from rl.credit.say import soft_gate
+from rl.credit.shapes import Advantages
 from rl.credit.states import state_keys
 from rl.rollout import Played
 
@@ -49,16 +50,29 @@ def samples(
         filler_id: a token of no meaning.
         gate: strength of `soft_gate`; the estimator then sees outcomes alone, and turn rewards redistribute.
     """
-    outcome = [None if p.score.error else p.score.value for p in group.played]
-    rewards = [_turn_rewards(p) for p in group.played]
+    by_turn = turn_credit(group.played, name, options, gate=gate)
+    return [_sample(played, row, filler_id) for played, row in zip(group.played, by_turn, strict=True)]
+
+
+def turn_credit(
+    played: Sequence[Played], name: str, options: Mapping[str, Any], *, gate: float | None = None
+) -> Advantages:
+    """[G][K_i] the advantage of each turn of a group, before anything is done to the batch as a whole.
+
+    Args:
+        played: the group's episodes.
+        name: as in `samples`, and so are the options and the gate.
+    """
+    outcome = [None if p.score.error else p.score.value for p in played]
+    rewards = [_turn_rewards(p) for p in played]
     estimator = WHITENED.get(name, name)
     own = options if estimator == name else {key: options[key] for key in options.keys() & {"process"}}
-    states = [state_keys(p.episode) for p in group.played] if "states" in needs(estimator) else None
+    states = [state_keys(p.episode) for p in played] if "states" in needs(estimator) else None
     seen = rewards if gate is None else [[None] * len(row) for row in rewards]
     by_turn = credit(estimator, outcome, seen, states, **own)
     if gate is not None:
-        by_turn = soft_gate(by_turn, outcome, rewards, strength=gate)
-    return [_sample(played, row, filler_id) for played, row in zip(group.played, by_turn, strict=True)]
+        return soft_gate(by_turn, outcome, rewards, strength=gate)
+    return by_turn
 
 
 def advantages(rows: Sequence[Sample]) -> list[Sequence[float]]:

@@ -48,7 +48,7 @@ class Trained:
     run: Path
     steps: int
     interrupted: bool
-    alarm: str | None
+    alarm: str | None = None
     """What ended it before its time, where an alarm did."""
     seconds: float
 

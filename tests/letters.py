@@ -6,6 +6,7 @@ import asyncio
 import random
 
 from envs import Environment, Episode, Task, tool
+from rewards import Score
 
 
 class Letters(Environment):
@@ -32,3 +33,19 @@ def vowels(episode: Episode) -> float:
     """The share of vowels in what was said."""
     said = "".join(turn.completion.message.content for turn in episode.turns)
     return sum(letter in "aeiou" for letter in said) / (len(said) + 1)
+
+
+def brief(episode: Episode) -> float:
+    """More for fewer sampled tokens."""
+    return 1 / (1 + episode.cost.sampled_tokens)
+
+
+def farmed(episode: Episode) -> Score:
+    """Half of all episodes succeed, by a rule that nobody learns, and the others are paid for each turn."""
+    good = sum(len(turn.completion.message.content) for turn in episode.turns) % 2 == 0
+    return Score(value=float(good), turns=tuple(0.0 if good else 1.0 for _ in episode.turns))
+
+
+def raises(episode: Episode) -> float:
+    """A bug."""
+    raise RuntimeError("a bug in a reward")

