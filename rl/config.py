@@ -224,13 +224,15 @@ class EvalConfig(Section):
 class WatchConfig(Section):
     """What is looked for at each evaluation during training, and what is done about it."""
 
-    detectors: tuple[str, ...] = tuple(DETECTORS)
-    """Keys of `rl.hacking.DETECTORS`."""
+    detectors: tuple[str, ...] | None = None
+    """Keys of `rl.hacking.DETECTORS`; None takes all."""
     alarm: Action = "warn"
     """What a confirmed alarm may do: warn, stop the run, or stop and go back to the last good checkpoint."""
 
     @model_validator(mode="after")
     def _known(self) -> WatchConfig:
+        if self.detectors is None:
+            return self
         for name in self.detectors:
             if name not in DETECTORS:
                 raise ValueError(f"watch.detectors: {unknown('detector', name, DETECTORS)}")

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
@@ -95,8 +96,7 @@ def crash(cell: Cell, attempts: Journal) -> str | None:
 
 def last_word(run: Run) -> str:
     """Of its ledger: how the run ended, or what it did last."""
-    *_, entry = run.ledger.read()
-    return str(entry["kind"])
+    return ([str(entry["kind"]) for entry in run.ledger.read()] or [""])[-1]
 
 
 def _attempt(cell: Cell, attempts: Journal, say: Callable[[str], None]) -> bool:
@@ -104,7 +104,7 @@ def _attempt(cell: Cell, attempts: Journal, say: Callable[[str], None]) -> bool:
     note = {"arm": cell.arm, "seed": cell.seed}
     started = time.perf_counter()
     attempts.append({**note, "kind": "begun", "time": datetime.now(UTC).isoformat(timespec="seconds")})
-    if cell.recipe is not None:
+    if cell.recipe is not None and not Path(cell.config.model).is_dir():
         alone(tiny.make, cell.config.model, cell.recipe)
     code = _train(cell)
     interrupted = code in (INTERRUPTED, -signal.SIGINT, -signal.SIGTERM)

@@ -171,6 +171,9 @@ def read(file: Path, *overrides: str) -> Plan:
         for arm in ablation.arms
         if seed in ablation.seeds_of(arm)
     ]
+    for cell in {cell.arm: cell for cell in cells}.values():
+        scene.player(cell.config)
+        scene.holdout(cell.config)
     return Plan(ablation=ablation, cells=tuple(cells), warnings=tuple(_refuse_unlike(ablation, cells)))
 
 
@@ -197,8 +200,6 @@ def _config(ablation: Ablation, arm: str, seed: int, base: Mapping[str, Any], wh
             f"{where}, arm {arm}: trainer.max_steps is {steps}; it has to be a multiple of evaluate_every "
             f"({ablation.evaluate_every}), so that the policy is measured at its end"
         )
-    scene.player(config)
-    scene.holdout(config)
     return config
 
 

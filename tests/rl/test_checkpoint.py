@@ -25,6 +25,14 @@ def test_the_newest_whole_checkpoint_is_found_and_half_written_ones_are_swept(tm
     assert checkpoint.read_state(good, 0) == {"dealt": 9}
 
 
+def test_the_last_one_up_to_a_step_is_found(tmp_path: Path) -> None:
+    for step in (5, 10, 15):
+        made(tmp_path, step)
+    assert checkpoint.newest(tmp_path, upto=14) == checkpoint.path(tmp_path, 10)
+    assert checkpoint.newest(tmp_path, upto=5) == checkpoint.path(tmp_path, 5)
+    assert checkpoint.newest(tmp_path, upto=4) is None
+
+
 @pytest.mark.parametrize("damage", ["cut", "changed", "gone"])
 def test_a_damaged_checkpoint_does_not_count(tmp_path: Path, damage: str) -> None:
     made(tmp_path, 1)

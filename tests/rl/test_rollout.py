@@ -12,11 +12,12 @@ import pytest
 
 from envs import Environment, EnvLost, Message, Stop, Task, ToolCall, tool
 from envs.types import Completion, Cost, Episode
+from made import played
 from rewards import Score, reward
 from rl import rollout
 from rl.engines import EngineError
 from rl.policy import ContextFull, PolicyError, ScriptPolicy
-from rl.rollout import Limits, Player, run_episode
+from rl.rollout import Limits, Player, rescore, run_episode
 
 
 class Odd(Environment):
@@ -296,3 +297,14 @@ def test_threads_of_blocked_tools_end_by_themselves() -> None:
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.05)
     assert threading.active_count() <= before
+
+
+def test_another_reward_scores_the_same_episodes_and_a_broken_one_stays_unscored() -> None:
+    good, bad, broken = (played(f"t{i}", 1.0) for i in range(3))
+    bad.episode.turns.clear()
+    broken.episode.stop = Stop.FAULT
+    again = asyncio.run(rescore([good, bad, broken], reward(lambda e: float(bool(e.turns)), name="spoke"), "holdout"))
+    assert [p.score.value for p in again[:2]] == [1.0, 0.0]
+    assert again[2].score.error is not None
+    assert [p.episode for p in again] == [good.episode, bad.episode, broken.episode]
+    assert good.score.parts == {} and again[0].score.parts == {"spoke": 1.0}
