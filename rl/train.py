@@ -239,7 +239,7 @@ class Training:
         return report, by_holdout
 
     def _evaluate(self) -> dict[str, float]:
-        found = {}
+        found: dict[str, float] = {}
         for greedy in (False, True)[: 1 + self.config.evaluate.greedy]:
             report, by_holdout = self._measure("eval", greedy=greedy)
             measured = numbers(report)

@@ -59,8 +59,12 @@ def conduct(
         write_whole(plan.path / "plan.json", plan.ablation.model_dump_json(indent=1) + "\n")
         todo = [cell for cell in cells if states[cell.arm, cell.seed] != "done"]
         say(f"{len(cells) - len(todo)} of {len(cells)} runs are done")
-        for number, cell in enumerate(todo, 1):
-            say(f"[{number}/{len(todo)}] {cell}: {'resumed' if (cell.path / CONFIG).exists() else 'begun'}")
+        started = time.perf_counter()
+        for number, cell in enumerate(todo):
+            left = (time.perf_counter() - started) / number * (len(todo) - number) if number else None
+            eta = "" if left is None else f", about {left / 60:.0f} min left"
+            how = "resumed" if (cell.path / CONFIG).exists() else "begun"
+            say(f"[{number + 1}/{len(todo)}] {cell}: {how}{eta}")
             if not _attempt(cell, attempts, say):
                 return False
         return True

@@ -46,11 +46,14 @@ def credits(cells: Sequence[Cell]) -> Credits | None:
     if not everything:
         return None
     rms = math.sqrt(fmean(a * a for a in everything)) or 1.0
-    rows = {
-        kind: [fmean(own) / rms if (own := by_turn.get(k)) else None for k in range(max(by_turn, default=-1) + 1)]
-        for kind, by_turn in sums.items()
-    }
-    return Credits(successes=tuple(rows[True]), failures=tuple(rows[False]))
+    means = {kind: _means(by_turn, rms) for kind, by_turn in sums.items()}
+    return Credits(successes=means[True], failures=means[False])
+
+
+def _means(by_turn: Mapping[int, Sequence[float]], rms: float) -> tuple[float | None, ...]:
+    """Turn -> mean, None where there is nothing, up to the last turn that there is."""
+    turns = range(max(by_turn, default=-1) + 1)
+    return tuple(fmean(by_turn[k]) / rms if by_turn.get(k) else None for k in turns)
 
 
 def _groups(cell: Cell) -> Iterator[tuple[float, Sequence[Played]]]:

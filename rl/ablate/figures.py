@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from envs.errors import InputError
 from rl.ablate.credits import Credits
@@ -104,8 +104,7 @@ def _svg(figure: Figure) -> str:
     """The same bytes for the same figure: no date, no random ids."""
     import matplotlib
 
-    how: dict[str, Any] = {"svg.hashsalt": "localrft", "svg.fonttype": "none"}
-    with matplotlib.rc_context(how):
+    with matplotlib.rc_context({"svg.hashsalt": "localrft", "svg.fonttype": "none"}):
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()

@@ -90,7 +90,7 @@ def test_failures_that_are_paid_give_a_warning_and_then_a_way_back(run: Run) -> 
     assert alarms(run, WatchConfig(alarm="roll_back"), farmed) == [
         (12, "paid_failures", "warn"),
         (16, "paid_failures", "roll_back"),
-        (16, "verdict", "roll_back 8"),
+        (16, "verdict", "roll_back 4"),
     ]
 
 
