@@ -164,7 +164,7 @@ def unlike(results: Sequence[Result]) -> list[str]:
             kinds.setdefault(str(value), []).append(f"{run.arm}/{run.seed}")
         if len(kinds) > 1:
             each = "; ".join(f"{', '.join(runs)}: {value}" for value, runs in kinds.items())
-            found.append(f"{what} differ between runs: {each}")
+            found.append(f"{what}: not the same in all runs: {each}")
     if any(str(run.versions.get("revision")).endswith("+") for run in results):
         found.append("the code of some runs was changed after its last commit (revisions that end with +)")
     return found

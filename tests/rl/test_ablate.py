@@ -152,6 +152,7 @@ def test_an_alarm_ends_a_run_with_the_adapter_of_the_last_good_checkpoint(base: 
     tree = config(
         base,
         tmp_path / "run",
+        engine=IN_PROCESS,
         reward={"farmed": {"use": "letters:farmed"}},
         holdout={"vowels": {"use": "letters:vowels"}},
         watch={"detectors": ["paid_failures"], "alarm": "roll_back"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -83,9 +84,16 @@ def evaluate(run: Run, step: int, success: float) -> None:
     run.judged("eval/sampled/holdout", step, summarise(judged), judged)
 
 
+def made_with(cell: Cell, *, revision: str) -> None:
+    """Have a run say that it was made with this commit, whatever these files are at."""
+    file = cell.path / "versions.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"revision": revision}))
+
+
 def record(cell: Cell, success: Success, *, end: str | None = "trained", alarms: Sequence[Alarm] = ()) -> None:
     """A run as training would have recorded it."""
     with Run.create(cell.path, cell.config.model_dump(mode="json")) as run:
+        made_with(cell, revision="c0ffee")
         evaluate(run, 0, success(cell.arm, cell.seed, 0))
         for step in range(STEPS):
             run.record(step, group(step, paid=(0.2, 0.2, 0.2)))
@@ -215,10 +223,12 @@ def test_runs_of_other_code_budget_or_config_are_said_loudly_or_refused(tmp_path
     made = plan(tmp_path, BETTER, [0])
     for cell in made.cells:
         record(cell, climbs)
-    versions = made.cells[0].path / "versions.json"
-    versions.write_text(re.sub(r'"revision": .*', '"revision": "feedc0de",', versions.read_text()))
+    made_with(made.cells[0], revision="feedc0de+")
     found = write(made)
-    assert any(w.startswith("code revision differ between runs: outcome/0: feedc0de;") for w in found.warnings)
+    assert found.warnings == (
+        "code revision: not the same in all runs: outcome/0: feedc0de+; better/0: c0ffee",
+        "the code of some runs was changed after its last commit (revisions that end with +)",
+    )
     assert "## Not the same in all runs" in (made.path / MARKDOWN).read_text()
     with pytest.raises(InputError, match=r"holds a run with another trainer.max_steps: name another output_dir"):
         write(plan(tmp_path, BETTER, [0], common={"trainer.max_steps": 4}))
