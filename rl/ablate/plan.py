@@ -27,8 +27,7 @@ from pydantic import Field, model_validator
 from envs.errors import InputError, unknown
 from rl import scene, trees
 from rl.config import Config, Section, parse, validated
-from rl.recipe import tiny_recipe
-from rl.tiny import Recipe
+from rl.tiny import Recipe, recipe_of
 from rl.trees import differing
 
 OURS = ("seed", "output_dir", "holdout", "trainer.eval_strategy", "trainer.eval_steps", "trainer.eval_on_start")
@@ -207,7 +206,7 @@ def _cell(ablation: Ablation, arm: str, seed: int, config: Config) -> Cell:
     """The run, its embedded policy in a place that runs share: what has the same recipe is made once."""
     if config.model != "tiny":
         return Cell(arm=arm, seed=seed, config=config, recipe=None)
-    recipe = tiny_recipe(config)
+    recipe = recipe_of(config)
     made = ablation.output_dir / "bases" / recipe.digest
     return Cell(arm=arm, seed=seed, config=config.model_copy(update={"model": str(made), "tiny": {}}), recipe=recipe)
 

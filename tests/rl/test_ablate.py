@@ -70,7 +70,9 @@ def test_two_arms_and_two_seeds_are_run_once_and_go_on_where_they_stopped(base: 
 
     half = Process(cells[2].config.model_dump(mode="json"))
     half.until(lambda: bool(list(half.run.glob("checkpoint-1/manifest.json"))))
-    half.kill()
+    half.process.kill()
+    half.process.wait()
+    half.gone(600)
     again = ablate(file)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "2 of 4 runs are done" in again.stdout
