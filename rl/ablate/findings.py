@@ -165,8 +165,22 @@ def unlike(results: Sequence[Result]) -> list[str]:
         if len(kinds) > 1:
             each = "; ".join(f"{', '.join(runs)}: {value}" for value, runs in kinds.items())
             found.append(f"{what}: not the same in all runs: {each}")
+    if len({run.held_out for run in results}) > 1:
+        found.append("held-out tasks: not the same in all runs")
+    found += _dealt_otherwise(results)
     if any(str(run.versions.get("revision")).endswith("+") for run in results):
         found.append("the code of some runs was changed after its last commit (revisions that end with +)")
+    return found
+
+
+def _dealt_otherwise(results: Sequence[Result]) -> list[str]:
+    """Runs of one seed that were not dealt the same tasks at the same places."""
+    first: dict[int, Result] = {}
+    found = []
+    for run in results:
+        one = first.setdefault(run.seed, run)
+        if any(one.dealt[place] != run.dealt[place] for place in one.dealt.keys() & run.dealt.keys()):
+            found.append(f"training tasks: {one.arm} and {run.arm} were not dealt the same with seed {run.seed}")
     return found
 
 

@@ -66,6 +66,10 @@ class Result:
     alarmed: bool
     """Ended by an alarm, before its budget was used."""
     versions: Mapping[str, Any]
+    dealt: Mapping[int, str]
+    """Place in the order of training -> task."""
+    held_out: frozenset[str]
+    """The episodes of the last evaluation, by task and sample."""
 
     def success(self, last: int) -> float:
         """The mean of the last evaluations after training began."""
@@ -108,7 +112,7 @@ def result(cell: Cell) -> Result:
     scored = {step: entry for step, entry in sorted(evaluations.items()) if entry["success"] is not None}
     if not any(step > 0 for step in scored):
         raise InputError(f"{cell.path} has no evaluation that its holdout grader could score")
-    spent, sampled = _spent(run, sum(line.get("step_time", 0.0) for line in lines))
+    spent, sampled, dealt = _spent(run, sum(line.get("step_time", 0.0) for line in lines))
     last = scored[max(scored)]
     words = [entry["kind"] for entry in run.ledger.read()]
     return Result(
@@ -130,13 +134,16 @@ def result(cell: Cell) -> Result:
         alarms=tuple(alarm for _, alarms in watched(run) for alarm in alarms),
         alarmed=words[-1] == "alarmed",
         versions=run.versions,
+        dealt=dealt,
+        held_out=frozenset(last["scores"]),
     )
 
 
-def _spent(run: Run, seconds: float) -> tuple[Spent, Sequence[int]]:
-    """What was spent, and the tokens sampled in each step so far and before."""
+def _spent(run: Run, seconds: float) -> tuple[Spent, Sequence[int], Mapping[int, str]]:
+    """What was spent, the tokens sampled in each step so far and before, and the task at each place of the order."""
     count: dict[str, float] = defaultdict(float)
     by_step: dict[int, int] = defaultdict(int)
+    dealt: dict[int, str] = {}
     for episode in run.transcripts():
         cost = episode["cost"]
         for name in ("sampled_tokens", "prompt_tokens", "tool_calls", "money"):
@@ -144,6 +151,7 @@ def _spent(run: Run, seconds: float) -> tuple[Spent, Sequence[int]]:
         count["graded"] += len(episode["outcome"]["score"].get("graders", {}))
         count["episodes"] += 1
         by_step[episode["step"]] += cost.get("sampled_tokens", 0)
+        dealt[episode["position"]] = episode["task"]["id"]
     steps = max(by_step, default=-1) + 1
     spent = Spent(
         steps=steps,
@@ -155,7 +163,7 @@ def _spent(run: Run, seconds: float) -> tuple[Spent, Sequence[int]]:
         seconds=seconds,
         money=count["money"],
     )
-    return spent, list(accumulate(by_step[step] for step in range(steps)))
+    return spent, list(accumulate(by_step[step] for step in range(steps))), dealt
 
 
 def _by(sampled: Sequence[int], step: int) -> int:

@@ -144,6 +144,7 @@ def test_arms_and_seeds_that_are_not_there_can_not_be_chosen(planned: Planned) -
 
 
 def test_the_lesson_s_arms_differ_in_reward_alone() -> None:
+    assert [path.name for path in (ROOT / "configs").glob("ablation_*")] == ["ablation_desk.yaml"]
     plan = read(ROOT / "configs" / "ablation_desk.yaml")
     assert plan.warnings == ()
     runs = {(cell.arm, cell.seed): cell.config.model_dump(mode="json") for cell in plan.cells}

@@ -20,7 +20,7 @@ from made import played, turn
 from rewards.score import Score
 from rl.ablate import figures
 from rl.ablate.conduct import ATTEMPTS, state
-from rl.ablate.findings import alarm_story
+from rl.ablate.findings import alarm_story, unlike
 from rl.ablate.plan import Cell, Plan, read
 from rl.ablate.report import HTML, MARKDOWN, headlines, write
 from rl.ablate.results import result
@@ -232,6 +232,20 @@ def test_runs_of_other_code_budget_or_config_are_said_loudly_or_refused(tmp_path
     assert "## Not the same in all runs" in (made.path / MARKDOWN).read_text()
     with pytest.raises(InputError, match=r"holds a run with another trainer.max_steps: name another output_dir"):
         write(plan(tmp_path, BETTER, [0], common={"trainer.max_steps": 4}))
+
+
+def test_other_tasks_than_those_of_the_reference_are_said_loudly(tmp_path: Path) -> None:
+    made = plan(tmp_path, BETTER, [0])
+    for cell in made.cells:
+        record(cell, climbs)
+    one, other = (result(cell) for cell in made.cells)
+    assert unlike([one, other]) == []
+    swapped = replace(other, dealt={**other.dealt, 3: "another"}, held_out=other.held_out | {"more#0"})
+    assert unlike([one, swapped]) == [
+        "held-out tasks: not the same in all runs",
+        "training tasks: outcome and better were not dealt the same with seed 0",
+    ]
+    assert unlike([one, replace(swapped, seed=1)])[1:] == [], "another seed has another order"
 
 
 def test_alarms_are_told_with_how_long_before_the_loss_they_came(tmp_path: Path) -> None:
