@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from envs.types import Stop, Task
 from made import played, turn
 from rewards import Score
 from rl.collect import Group, succeeded
+from rl.config import FED
+from rl.credit import CREDIT, WHITENED, needs
 from rl.feed import Ticket
 from rl.rollout import Played
 from rl.samples import Sample, finished, samples, spread
@@ -128,3 +132,17 @@ def test_a_turn_that_does_not_extend_the_last_is_refused() -> None:
     torn = (LONG[0], turn(prompt=(1, 2, 3, 4, 6, 7), sampled=(8,)))
     with pytest.raises(ValueError, match="does not extend"):
         rows(played(turns=torn), played(turns=SHORT))
+
+
+@pytest.mark.parametrize("name", [name for name in CREDIT if not needs(WHITENED.get(name, name)) - FED])
+def test_turn_rewards_of_weight_0_make_the_rows_of_the_outcome_alone_bit_for_bit(name: str) -> None:
+    dice = random.Random(name)
+    for _ in range(50):
+        members, weighted = [], []
+        for k in range(dice.randint(2, 5)):
+            member = played(turns=dice.choice([LONG, SHORT]), value=dice.choice([0.0, 1.0, dice.random()]), sample=k)
+            paid = tuple(0.0 * dice.choice([1.0, -1.0]) for _ in member.episode.turns)
+            members.append(member)
+            weighted.append(worth(member, member.score.value, *paid))
+        alone, both = (samples(group(*own), name, {}, PAD) for own in (members, weighted))
+        assert repr(finished(alone, spread(alone), name, {})) == repr(finished(both, spread(both), name, {}))
