@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from rl.ablate.plan import Cell
-from rl.config import FED
-from rl.credit import WHITENED, needs
+from rl.credit import needs
 from rl.records import Run
 from rl.rollout import Played
 from rl.samples import turn_credit
@@ -31,7 +30,7 @@ class Credits:
 def credits(cells: Sequence[Cell]) -> Credits | None:
     """Of the runs of one arm; None where the records can't tell, as with a critic, whose values are not kept."""
     config = cells[0].config.credit
-    if needs(WHITENED.get(config.name, config.name)) - FED:
+    if "values" in needs(config.name):
         return None
     sums: Mapping[bool, dict[int, list[float]]] = {True: defaultdict(list), False: defaultdict(list)}
     for cell in cells:

@@ -10,8 +10,7 @@ from envs.types import Stop, Task
 from made import played, turn
 from rewards import Score
 from rl.collect import Group, succeeded
-from rl.config import FED
-from rl.credit import CREDIT, WHITENED, needs
+from rl.credit import CREDIT, needs
 from rl.feed import Ticket
 from rl.rollout import Played
 from rl.samples import Sample, finished, samples, spread
@@ -134,7 +133,7 @@ def test_a_turn_that_does_not_extend_the_last_is_refused() -> None:
         rows(played(turns=torn), played(turns=SHORT))
 
 
-@pytest.mark.parametrize("name", [name for name in CREDIT if not needs(WHITENED.get(name, name)) - FED])
+@pytest.mark.parametrize("name", [name for name in CREDIT if "values" not in needs(name)])
 def test_turn_rewards_of_weight_0_make_the_rows_of_the_outcome_alone_bit_for_bit(name: str) -> None:
     dice = random.Random(name)
     for _ in range(50):
