@@ -98,10 +98,11 @@ def sandboxes(config: Config) -> set[SandboxSettings]:
     Raises:
         InputError: the config describes sandboxes that nothing runs in.
     """
-    needed = rewards.spec.sandboxes(config.reward)
+    needed = rewards.spec.sandboxes(config.reward) | rewards.spec.sandboxes(config.holdout)
     if environment(config).sandboxed:
         needed.add(None)
-    if None not in needed and config.sandbox != SandboxSettings() and not rewards.spec.owned(config.reward):
+    owned = rewards.spec.owned(config.reward) or rewards.spec.owned(config.holdout)
+    if None not in needed and config.sandbox != SandboxSettings() and not owned:
         raise InputError("sandbox would have no effect: neither the environment nor a grader runs code; remove it")
     return {config.sandbox if settings is None else settings for settings in needed}
 
