@@ -93,6 +93,13 @@ def summarise(played: Iterable[Played], *, threshold: float = 1.0) -> Report:
     )
 
 
+def numbers(report: Report) -> dict[str, float]:
+    """What is logged of an evaluation; nothing was measured, nothing is logged."""
+    success = None if report.success is None else report.success.mean
+    found = {"success": success, "reward": report.score, "turns": report.turns}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def _ks(samples: int) -> list[int]:
     """1, 2, 4, ... and the number of samples itself."""
     powers = [2**i for i in range(samples.bit_length()) if 2**i < samples]

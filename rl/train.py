@@ -21,7 +21,7 @@ from rl import checkpoint, exports, lookout, scene, session, tiny
 from rl.collect import Collected, Collector, succeeded
 from rl.config import ADAPTER, BASE, Config
 from rl.credit.batch import Spread
-from rl.evaluate import Report, summarise
+from rl.evaluate import Report, numbers, summarise
 from rl.feed import Feed
 from rl.hacking import Alarm, positive_on_failures, signs
 from rl.ranks import alone
@@ -371,13 +371,6 @@ def _take_back(directory: Path, before: set[Path] | None) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     if before is None:
         directory.rmdir()
-
-
-def numbers(report: Report) -> dict[str, float]:
-    """What is logged of an evaluation; nothing was measured, nothing is logged."""
-    success = None if report.success is None else report.success.mean
-    found = {"success": success, "reward": report.score, "turns": report.turns}
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def resolved(config: Config) -> dict[str, Any]:
