@@ -104,7 +104,7 @@ def reinforcement(train: str, valid: str, grader: Mapping[str, Any] = LETTERS, *
     }
 
 
-def until(reached: Any, patience: float = 600.0) -> Any:
+def until(reached: Any, patience: float = 1800.0) -> Any:
     """Wait for something to be true, and return it."""
     deadline = time.monotonic() + patience
     while not (found := reached()):

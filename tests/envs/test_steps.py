@@ -26,6 +26,12 @@ class House(Environment):
         raise ToolError("nobody is in.")
 
     @tool
+    def paint(self, share: float) -> str:
+        """Paint the house, or some of it."""
+        self.steps.note(progress=share)
+        return "ok"
+
+    @tool
     async def look(self) -> str:
         """Look, which goes unnoticed."""
         return "a house"
@@ -78,6 +84,11 @@ def test_a_repeat_is_the_same_tool_with_the_same_arguments_defaults_filled_in():
 def test_an_author_may_say_what_makes_a_call_a_repeat():
     steps = account([("knock", {"door": "a", "seconds": 0})], [("knock", {"door": "a", "seconds": 0.01})])["steps"]
     assert [step["repeat"] for step in steps] == [False, True]
+
+
+def test_a_number_is_the_share_of_the_task_that_a_call_brought_in():
+    steps = account(*([("paint", {"share": share})] for share in (0.5, 0.0, 0.5)))["steps"]
+    assert [step["progress"] for step in steps] == [0.5, 0.0, 0.5]
 
 
 def test_calls_that_are_not_carried_out_or_not_noted_leave_no_record():

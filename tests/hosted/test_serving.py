@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(3600)]
 pytest.importorskip("torch")
 
 from openai import OpenAI  # noqa: E402

@@ -43,6 +43,12 @@ def test_progress_pays_for_each_step_further(played):
     assert progress(episode) == Score(value=0.0, turns=(1.0, 1.0, None), parts={"progress": 2.0})
 
 
+def test_progress_pays_the_share_that_an_environment_notes(played):
+    steps = [step(0, "test", progress=0.25), step(1, "test", progress=0.0), step(2, "test", progress=0.5)]
+    episode = played("Done.", calls=[["test"]] * 3, state={"steps": steps})
+    assert progress(episode).turns == (0.25, 0.0, 0.5, None)
+
+
 def test_calls_made_at_once_pay_what_they_pay_one_by_one(played):
     steps = [step(n, "look", progress=True) for n in range(3)]
     at_once = progress(played("Done.", calls=[["look"] * 3], state={"steps": steps}))
