@@ -34,10 +34,10 @@ LOCAL = {
     "rollout": {"max_tokens": 16},
     "engine": {"max_model_len": 512, "kv_cache_memory_bytes": 1 << 26},
     "lora": {"r": 8, "lora_alpha": 16},
-    "trainer": {"learning_rate": 1e-2, "gradient_checkpointing": False, "warmup_steps": 0},
+    "trainer": {"learning_rate": 2e-3, "gradient_checkpointing": False, "warmup_steps": 0},
 }
-SHORT = {"batch_size": 4, "n_epochs": 4, "eval_interval": 2, "eval_samples": 2}
-STEPS = 8
+SHORT = {"batch_size": 4, "n_epochs": 6, "eval_interval": 3, "eval_samples": 4}
+STEPS = 12
 """What that comes to with 8 rows."""
 
 
