@@ -20,11 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from envs.errors import InputError, unknown
 from envs.sandbox.settings import SandboxSettings
 from rl import trees
-from rl.credit import CREDIT, GIVEN, WHITENED, needs
-from rl.credit.say import annealed
+from rl.credit.settings import CRITICAL, CreditConfig
 from rl.guarding import GuardConfig
 from rl.hacking import DECISIVE, DETECTORS, Action
-from rl.options import checked
 
 CONFIG = "config.json"
 """In a run directory: the config it was made with."""
@@ -147,59 +145,13 @@ class ChatConfig(Section):
     """Variables of the template, as in `enable_thinking: false`."""
 
 
-FED = frozenset({"states"})
-"""What a trainer without a critic can give an estimator beside scores."""
+class PPOConfig(Section):
+    """The critic of algorithm ppo. The names are those TRL's PPO had."""
 
-
-class CreditConfig(BaseModel):
-    """Which estimator, its options, and what is done to its advantages."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    name: str = "grpo"
-    rms: float | None = Field(None, gt=0)
-    """What the advantages of a step's sampled tokens are scaled to have as root mean square."""
-    anneal: tuple[float, float] | None = None
-    """The shares of training between which the weight of turn rewards goes linearly to 0."""
-    soft_gate: float | None = Field(None, ge=0)
-    """How strongly turn rewards redistribute what the outcome earned; they then earn nothing themselves."""
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
-
-    def at(self, done: float) -> CreditConfig:
-        """The same when a share `done` of training is behind."""
-        if self.anneal is None:
-            return self
-        left = annealed(done, *self.anneal)
-        if self.soft_gate is not None:
-            return self.model_copy(update={"soft_gate": left * self.soft_gate})
-        return self.model_copy(update={"process": left * self.options.get("process", 1.0)})
-
-    @model_validator(mode="after")
-    def _known(self) -> CreditConfig:
-        if self.name not in CREDIT:
-            raise ValueError(f"credit.name: {unknown('estimator', self.name, CREDIT)}")
-        if missing := needs(self.name) - FED:
-            raise ValueError(
-                f"credit.name: {self.name} needs {' and '.join(sorted(missing))}, which come from a critic, and the "
-                "trainer, GRPO, has none; grouped_td takes its values from the group, return_to_go_loo needs none"
-            )
-        for option in self.options.keys() & GIVEN:
-            raise ValueError(f"credit.{option}: is what the trainer gives with each group; remove it")
-        checked(CREDIT[self.name], self.options, f"credit, with {self.name}", given=2)
-        return self
-
-    @model_validator(mode="after")
-    def _nothing_is_ignored(self) -> CreditConfig:
-        if self.rms is not None and self.name in WHITENED:
-            raise ValueError(f"credit.rms would have no effect: {self.name} whitens the batch; remove it")
-        if self.soft_gate is not None and "process" in self.options:
-            raise ValueError("credit.process would have no effect with credit.soft_gate, which is their say; remove it")
-        if self.anneal is not None and not 0 <= self.anneal[0] < self.anneal[1] <= 1:
-            raise ValueError("credit.anneal: two shares of training, the first below the second, as in [0.5, 0.8]")
-        return self
+    cliprange_value: float | None = Field(0.2, gt=0)
+    """How far an update may move a value from what it was; None does not clip."""
+    critic_learning_rate: float | None = Field(None, gt=0)
+    """None is that of the trainer."""
 
 
 class FeedConfig(Section):
@@ -265,6 +217,10 @@ class Config(Section):
     rollout: RolloutConfig = RolloutConfig()
     engine: EngineConfig = EngineConfig()
     chat: ChatConfig = ChatConfig()
+    algorithm: Literal["grpo", "ppo"] = "grpo"
+    """With a group of episodes in place of a critic, or with a critic."""
+    ppo: PPOConfig | None = None
+    """Of algorithm ppo."""
     credit: CreditConfig = CreditConfig()
     feed: FeedConfig = FeedConfig()
     evaluate: EvalConfig = EvalConfig()
@@ -275,6 +231,30 @@ class Config(Section):
     """How the embedded policy is made, for model "tiny"."""
     adapter: Path | None = None
     """A LoRA adapter to evaluate."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ppo_asks_its_critic(cls, tree: Any) -> Any:
+        """Unless it is said otherwise, by the token."""
+        if not isinstance(tree, dict) or tree.get("algorithm") != "ppo":
+            return tree
+        credit = tree.get("credit") or {}
+        named = {"name": "gae", **credit} if isinstance(credit, dict) else credit
+        return {**tree, "ppo": tree.get("ppo") or {}, "credit": named}
+
+    @model_validator(mode="after")
+    def _credit_fits_algorithm(self) -> Config:
+        name, asks = self.credit.name, ", ".join(sorted(CRITICAL))
+        if self.algorithm == "ppo" and name not in CRITICAL:
+            raise ValueError(f"credit.name: {name} compares a group; algorithm ppo asks its critic: set one of {asks}")
+        if self.algorithm == "grpo" and name in CRITICAL:
+            raise ValueError(
+                f"credit.name: {name} needs values, which come from a critic: set algorithm: ppo. grouped_td takes its "
+                "values from the group, return_to_go_loo needs none"
+            )
+        if self.algorithm == "grpo" and self.ppo is not None:
+            raise ValueError("the section 'ppo' belongs to algorithm ppo; set that, or remove it")
+        return self
 
     @model_validator(mode="after")
     def _reinforcement_needs_a_reward(self) -> Config:
@@ -295,6 +275,8 @@ class Config(Section):
                 "reward",
                 "rollout",
                 "engine",
+                "algorithm",
+                "ppo",
                 "credit",
                 "feed",
                 "evaluate",

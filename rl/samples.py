@@ -33,6 +33,19 @@ class Sample:
     """One a completion token; 0 where nothing was sampled."""
     reward: float | None
     """Outcome and turn rewards together."""
+    values: tuple[float, ...] = ()
+    """One a completion token, of a critic, if there is one: what it expected before that token."""
+    returns: tuple[float | None, ...] = ()
+    """And what it should have expected there; None where it is not asked."""
+
+
+def token_rows(group: Group, filler_id: int) -> list[Row]:
+    """The token rows of a group. An episode without a score keeps its tokens, and none of them is trained on.
+
+    An episode that ended before its first turn becomes a row of one masked `filler_id`, so that the batch keeps its
+    shape; it carries no loss.
+    """
+    return [_row(played, filler_id) for played in group.played]
 
 
 def samples(
@@ -40,18 +53,20 @@ def samples(
 ) -> list[Sample]:
     """The rows of a group, credit assigned.
 
-    An episode that ended before its first turn becomes a row of one masked `filler_id`, so that the
-    batch keeps its shape; it carries no loss. An estimator that whitens has its second half in `finished`.
+    An estimator that whitens has its second half in `finished`.
 
     Args:
         group: what was played and scored.
         name: a key of `rl.credit.CREDIT`.
         options: its options, without those that are data.
-        filler_id: a token of no meaning.
+        filler_id: a token of no meaning, see `token_rows`.
         gate: strength of `soft_gate`; the estimator then sees outcomes alone, and turn rewards redistribute.
     """
     by_turn = turn_credit(group.played, name, options, gate=gate)
-    return [_sample(played, row, filler_id) for played, row in zip(group.played, by_turn, strict=True)]
+    return [
+        Sample(row=row, advantages=spread_out(row, own), reward=earned)
+        for row, own, earned in zip(token_rows(group, filler_id), by_turn, totals(group.played), strict=True)
+    ]
 
 
 def turn_credit(
@@ -63,8 +78,7 @@ def turn_credit(
         played: the group's episodes.
         name: as in `samples`, and so are the options and the gate.
     """
-    outcome = [None if p.score.error else p.score.value for p in played]
-    rewards = [_turn_rewards(p) for p in played]
+    outcome, rewards = outcomes(played), turn_rewards(played)
     estimator = WHITENED.get(name, name)
     own = options if estimator == name else {key: options[key] for key in options.keys() & {"process"}}
     states = [state_keys(p.episode) for p in played] if "states" in needs(estimator) else None
@@ -73,6 +87,26 @@ def turn_credit(
     if gate is not None:
         return soft_gate(by_turn, outcome, rewards, strength=gate)
     return by_turn
+
+
+def outcomes(played: Sequence[Played]) -> list[float | None]:
+    """[G] what each episode came to, None where there is no score."""
+    return [None if p.score.error else p.score.value for p in played]
+
+
+def turn_rewards(played: Sequence[Played]) -> list[Sequence[float | None]]:
+    """[G][K_i] what each turn earned, None where it was not judged."""
+    return [p.score.turns if p.score.turns is not None else [None] * len(p.episode.turns) for p in played]
+
+
+def totals(played: Sequence[Played]) -> list[float | None]:
+    """[G] outcome and turn rewards together, None where there is no score."""
+    return [None if p.score.error else p.score.total for p in played]
+
+
+def spread_out(row: Row, by_turn: Sequence[float]) -> tuple[float, ...]:
+    """One number a turn, given to each of its tokens; 0 where nothing was sampled."""
+    return tuple(by_turn[turn] if turn >= 0 else 0.0 for turn in row.turns)
 
 
 def advantages(rows: Sequence[Sample]) -> list[Sequence[float]]:
@@ -105,23 +139,14 @@ def finished(
     else:
         return list(rows)
     return [
-        replace(sample, advantages=tuple(a if m else 0.0 for a, m in zip(row, sample.row.mask, strict=True)))
-        for sample, row in zip(rows, made, strict=True)
+        replace(sample, advantages=tuple(a if m else 0.0 for a, m in zip(own, sample.row.mask, strict=True)))
+        for sample, own in zip(rows, made, strict=True)
     ]
 
 
-def _turn_rewards(played: Played) -> Sequence[float | None]:
-    return played.score.turns if played.score.turns is not None else [None] * len(played.episode.turns)
-
-
-def _sample(played: Played, advantages: Sequence[float], filler_id: int) -> Sample:
-    reward = None if played.score.error else played.score.total
+def _row(played: Played, filler_id: int) -> Row:
     if not played.episode.turns:
         filler = (filler_id,)
-        empty = Row(prompt_ids=filler, completion_ids=filler, mask=(0,), logprobs=(0.0,), turns=(-1,))
-        return Sample(row=empty, advantages=(0.0,), reward=reward)
+        return Row(prompt_ids=filler, completion_ids=filler, mask=(0,), logprobs=(0.0,), turns=(-1,))
     tokens = row(played.episode)
-    spread = tuple(advantages[turn] if turn >= 0 else 0.0 for turn in tokens.turns)
-    if reward is None:
-        tokens = replace(tokens, mask=(0,) * len(tokens.mask))
-    return Sample(row=tokens, advantages=spread, reward=reward)
+    return replace(tokens, mask=(0,) * len(tokens.mask)) if played.score.error else tokens

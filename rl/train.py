@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,12 @@ from rl.samples import Sample, advantages, finished, samples, spread
 from rl.session import Session, read_network
 from rl.trainers.callbacks import Interrupt, Metrics, OnEvaluate, OnStep, Seal
 from rl.trainers.grpo import EpisodeGRPOTrainer
+from rl.trainers.ppo import EpisodePPOTrainer
 from rl.trainers.settings import check_targets, grpo_config, lora_config, window
 from rl.trainers.start import continued
 from rl.trainers.table import EpisodeTable
 from rl.trees import differing
+from rl.valued import judged
 from rl.watch import Watcher
 
 WEIGHTS = "adapter_model.safetensors"
@@ -162,8 +165,9 @@ class Training:
             os.environ.setdefault("WANDB_DIR", str(self.config.output_dir))
             callbacks.append(EpisodeTable(lambda: self.latest))
         set_seed(self.config.seed)
-        adapter = self.config.adapter
-        return EpisodeGRPOTrainer(
+        adapter, ppo = self.config.adapter, self.config.ppo
+        trainer = EpisodeGRPOTrainer if ppo is None else partial(EpisodePPOTrainer, ppo=ppo)
+        return trainer(
             model=self.model if adapter is None else continued(self.model, adapter, self.args, self.config.lora),
             args=self.args,
             tokenizer=self.session.tokenizer,
@@ -277,16 +281,17 @@ class Training:
 
     def _rollout(self, step: int, rows: int) -> list[Sample]:
         self._hand_over()
-        size = self.args.num_generations
         self.watcher.phase(f"step {step + 1}", rows)
-        seed = self.config.seed if self.config.deterministic else None
-        collected = self.session.loop.run(self.collector.collect(self.session.policy(seed=seed), step, rows // size))
+        policy = self.session.policy(seed=self.config.seed if self.config.deterministic else None)
+        collected = self.session.loop.run(self.collector.collect(policy, step, rows // self.args.num_generations))
         self.run.flush()
         self._observe(collected)
-        filler = self.session.tokenizer.pad_token_id
+        groups, filler = collected.groups, self.session.tokenizer.pad_token_id
         credit = self.config.credit.at(step / self.trainer.state.max_steps)
-        groups = collected.groups
-        by_group = [samples(group, credit.name, credit.options, filler, gate=credit.soft_gate) for group in groups]
+        if isinstance(self.trainer, EpisodePPOTrainer):
+            by_group = judged(groups, self.trainer.values, credit.name, credit.options, filler)
+        else:
+            by_group = [samples(group, credit.name, credit.options, filler, gate=credit.soft_gate) for group in groups]
         made = [sample for rows_of_group in by_group for sample in rows_of_group]
         over = sum(gather_object([spread(made)]), Spread())
         self._metric("credit/rms", over.rms)

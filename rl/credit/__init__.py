@@ -91,8 +91,8 @@ CREDIT: dict[str, Callable[..., Advantages]] = {
 }
 """Estimators by the name configs call them."""
 
-WHITENED = {"reinforce_pp": "dr_grpo"}
-"""Estimators that end with whitening over a batch of groups, and the one that does their part in each group."""
+WHITENED = {"reinforce_pp": "dr_grpo", "gae": "gae", "gae_turn": "gae_turn"}
+"""Estimators that in training end with whitening over a batch of groups, and the one that does their part in each."""
 
 GIVEN = frozenset({"states", "tokens", "values", "turn_ids"})
 """Options that are data, which a trainer gives and a config can't."""

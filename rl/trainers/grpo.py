@@ -24,7 +24,7 @@ from trl import GRPOConfig, GRPOTrainer
 from envs.errors import InputError
 from rl.samples import Sample
 from rl.trainers import head, heap, linear
-from rl.trainers.packed import pack
+from rl.trainers.packed import Packed, pack
 
 Rollout = Callable[[int, int], Sequence[Sample]]
 """(step, number of rows) -> the rows of whole groups, in order."""
@@ -58,6 +58,7 @@ class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self._rollout, self._evaluation = rollout, evaluation
         self._batch: dict[str, Any] | None = None
         self._buffered_inputs: Any
+        self._beside: list[torch.Tensor] = []
         if lora is not None and "lm_head" in (lora.target_modules or ()):
             raise InputError("lora.target_modules: lm_head adapters can't be served; leave it out")
         rows = max(tasks, args.generation_batch_size // args.num_generations)
@@ -117,7 +118,9 @@ class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.args.output_dir) from error
 
     def _play(self, prompts: Sequence[str], trainer: GRPOTrainer) -> dict[str, Any]:
-        samples = self._rollout(self.state.global_step, len(prompts))
+        return self._fields(self._rollout(self.state.global_step, len(prompts)))
+
+    def _fields(self, samples: Sequence[Sample]) -> dict[str, Any]:
         rows = [sample.row for sample in samples]
         return {
             "prompt_ids": [list(row.prompt_ids) for row in rows],
@@ -132,11 +135,7 @@ class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
         missing = CONTRACT - batch.keys()
         assert not missing, f"this version of TRL makes batches without {sorted(missing)}"
-        advantages = torch.zeros(batch["completion_ids"].shape, device=batch["completion_ids"].device)
-        for i, row in enumerate(inputs):
-            own = row["token_advantages"]
-            advantages[i, : len(own)] = torch.tensor(own)
-        batch["advantages"] = advantages
+        batch["advantages"] = self._laid_out(inputs, "token_advantages", batch, 0.0)
         return batch
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
@@ -147,6 +146,15 @@ class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             self._buffered_inputs = by_prompt(self._buffered_inputs)
             inputs = self._buffered_inputs[0]
         return inputs
+
+    def _laid_out(
+        self, inputs: Sequence[Mapping[str, Any]], field: str, batch: Mapping[str, torch.Tensor], nothing: float
+    ) -> torch.Tensor:
+        """A field of the rollout with one number a completion token, as the batch's completions lie (B, T)."""
+        laid = torch.full(batch["completion_ids"].shape, nothing, device=batch["completion_ids"].device)
+        for i, row in enumerate(inputs):
+            laid[i, : len(row[field])] = torch.tensor(row[field])
+        return laid
 
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
         self._batch = trimmed(inputs)
@@ -182,13 +190,24 @@ class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         with self.accelerator.autocast():
             # No attention mask: all padding is at the end now, where causal attention does not look, and
             # without a mask it is computed for half of all pairs instead of all.
-            scored = model(input_ids=rows, sampled_labels=sampled, layout=layout)
-        logps, entropy = (_back(x, places, input_ids.shape[1])[:, -logits_to_keep:] for x in scored)
+            scored = self._score(model, rows, sampled, layout)
+        width = input_ids.shape[1]
+        logps, entropy, *self._beside = (_back(x, places, padding, width)[:, -logits_to_keep:] for x in scored)
         if self.args.vllm_importance_sampling_correction:
             # TRL reads `advantages` after this call, and its losses are linear in them: weighting them here
             # is its own `token_truncate`, without the extra forward that it spends on the old logprobs.
             self._correct(self._batch, logps.detach())
         return logps, entropy, None
+
+    def _score(
+        self, model: torch.nn.Module, ids: torch.Tensor, sampled: torch.Tensor, layout: Packed | None
+    ) -> Sequence[torch.Tensor]:
+        """Log-probabilities and entropies (B, L - 1) of ids (B, L), 0 but where `sampled` has a label.
+
+        What a subclass returns after them lies, laid out as the completions (B, T), in `_beside` when the loss is made.
+        """
+        scored: Sequence[torch.Tensor] = model(input_ids=ids, sampled_labels=sampled, layout=layout)
+        return scored
 
     def _correct(self, batch: dict[str, Any], logps: torch.Tensor) -> None:
         """Multiply the advantages by min(pi_old / pi_sampler, cap), token by token."""
@@ -267,6 +286,7 @@ def without_gaps(attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
     return columns, place >= length
 
 
-def _back(scored: torch.Tensor, places: torch.Tensor, width: int) -> torch.Tensor:
+def _back(scored: torch.Tensor, places: torch.Tensor, padding: torch.Tensor, width: int) -> torch.Tensor:
     """Scores of tokens 1 ... L - 1, (B, L - 1), in the columns (B, width) those tokens came from; 0 elsewhere."""
-    return scored.new_zeros(len(scored), width).scatter_add(1, places[:, 1:], scored)
+    known = scored.masked_fill(padding[:, 1:], 0.0)
+    return known.new_zeros(len(known), width).scatter_add(1, places[:, 1:], known)

@@ -68,8 +68,14 @@ def test_a_missing_key_file_or_mapping_is_said_plainly(tmp_path: Path) -> None:
         ("credit: {name: grpo, proces: 0.5}", r"credit, with grpo: unknown option 'proces'; did you mean 'process'\?"),
         ("credit: {name: rloo, ddof: 0}", r"credit, with rloo: unknown option 'ddof'; there are: process"),
         ("credit: {name: grpo, ddof: much}", r"credit, with grpo.ddof: .*valid integer.*'much'"),
-        ("credit: {name: gae_turn}", r"gae_turn needs values, which come from a critic.*GRPO, has none; grouped_td"),
-        ("credit: {name: gae}", r"gae needs turn_ids and values, which come from a critic"),
+        ("credit: {name: gae_turn}", r"gae_turn needs values, .* a critic: set algorithm: ppo. grouped_td takes"),
+        ("algorithm: ppo\ncredit: {name: grpo}", r"grpo compares a group; algorithm ppo .* set one of gae, gae_turn"),
+        ("ppo: {}", r"the section 'ppo' belongs to algorithm ppo; set that, or remove it"),
+        ("algorithm: ppo\nppo: {cliprange: 1}", r"unknown key 'ppo.cliprange'; did you mean 'cliprange_value'\?"),
+        ("algorithm: ppo\nppo: {cliprange_value: 0}", r"ppo.cliprange_value: .*greater than 0"),
+        ("algorithm: ppo\ncredit: {rms: 1}", r"credit.rms would have no effect: gae whitens"),
+        ("algorithm: ppo\ncredit: {soft_gate: 1}", r"credit.soft_gate: gae gives turn rewards their say itself"),
+        ("algorithm: pop", r"algorithm: .*'grpo' or 'ppo'.*'pop'"),
         ("credit: {name: gigpo, states: [[a]]}", r"credit.states: is what the trainer gives with each group"),
         ("credit: {name: reinforce_pp, rms: 1}", r"credit.rms would have no effect: reinforce_pp whitens"),
         ("credit: {soft_gate: 1, process: 0.5}", r"credit.process would have no effect with credit.soft_gate"),
@@ -102,10 +108,26 @@ def test_the_weight_of_turn_rewards_goes_down_as_training_goes_on(tmp_path: Path
     assert fixed.at(0.9) is fixed
 
 
-def test_what_is_written_beside_the_results_loads_again(tmp_path: Path) -> None:
+def test_ppo_asks_its_critic_by_the_token_unless_it_is_told_otherwise(tmp_path: Path) -> None:
+    assert load(config(tmp_path), "algorithm=ppo").credit.name == "gae"
+    got = load(config(tmp_path), "algorithm=ppo", "credit.lam=0.5")
+    assert (got.credit.name, got.credit.options) == ("gae", {"lam": 0.5})
+    assert got.ppo is not None and got.ppo.cliprange_value == 0.2
+    assert load(config(tmp_path), "algorithm=ppo", "credit.name=gae_turn").credit.name == "gae_turn"
+    assert load(config(tmp_path)).ppo is None
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("engine.kind=transformers", "credit.name=rloo", "credit.process=0.5"),
+        ("algorithm=ppo", "ppo.critic_learning_rate=1e-3"),
+    ],
+)
+def test_what_is_written_beside_the_results_loads_again(tmp_path: Path, overrides: tuple[str, ...]) -> None:
     import json
 
-    first = load(config(tmp_path), "engine.kind=transformers", "credit.name=rloo", "credit.process=0.5")
+    first = load(config(tmp_path), *overrides)
     path = tmp_path / "config.json"
     path.write_text(json.dumps(first.model_dump(mode="json")))
     assert load(path) == first
