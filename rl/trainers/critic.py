@@ -81,7 +81,7 @@ class Critic:
         def forward(this: Any, *args: Any, valued: bool = False, **kwargs: Any) -> Any:
             if not valued:
                 return inner(*args, **kwargs)
-            assert self._remembers or not (this.training and this.is_gradient_checkpointing), "see _remember"
+            assert self._remembers or not (this.training and this.is_activation_checkpointing), "see _remember"
             said = inner(*args, **kwargs) if "sampled_labels" in kwargs else None
             kwargs = {key: value for key, value in kwargs.items() if key not in ("sampled_labels", "layout")}
             with _AtWork(self._layers, NAME):
