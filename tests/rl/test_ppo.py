@@ -90,6 +90,7 @@ def build(
         if "lora_B" in name or "value_head" in name:
             generator = torch.Generator().manual_seed(seed + len(name))
             torch.nn.init.normal_(parameter, std=0.05, generator=generator)
+    torch.manual_seed(seed)  # TRL shuffles by it, and a critic was drawn from it
     return made
 
 
