@@ -34,9 +34,23 @@ LOCAL = {
     "rollout": {"max_tokens": 16},
     "engine": {"max_model_len": 512, "kv_cache_memory_bytes": 1 << 26},
     "lora": {"r": 8, "lora_alpha": 16},
-    "trainer": {"learning_rate": 2e-3, "gradient_checkpointing": False, "warmup_steps": 0},
+    "trainer": {"learning_rate": 1e-2, "gradient_checkpointing": False, "warmup_steps": 0},
 }
-SHORT = {"batch_size": 4, "n_epochs": 6, "eval_interval": 3, "eval_samples": 4}
+PARTS: Any = LETTERS["graders"]
+BRIEF = {
+    "type": "multi",
+    "graders": {
+        "has_e": PARTS["has_e"],
+        "brief": {
+            "type": "python",
+            "source": "def grade(sample, item):\n    return 8 / (8 + len(sample['output_text']))\n",
+        },
+        "alike": PARTS["alike"],
+    },
+    "calculate_output": "0.1 * has_e + 0.8 * brief + 0.1 * alike",
+}
+"""What a model that learned nothing can learn in a dozen steps: to stop."""
+SHORT = {"batch_size": 4, "n_epochs": 6, "eval_interval": 3, "eval_samples": 4, "compute_multiplier": 4}
 STEPS = 12
 """What that comes to with 8 rows."""
 
@@ -54,7 +68,7 @@ def job(hosting: Hosting) -> FineTuningJob:
     client = hosting.client
     assert client.fine_tuning.alpha.graders.validate(grader=LETTERS).grader  # type: ignore[arg-type]
     train, valid = hosting.upload(rows("train", 8)), hosting.upload(rows("valid", 4))
-    body = reinforcement(train, valid, hyperparameters=SHORT, suffix="mine", seed=1)
+    body = reinforcement(train, valid, BRIEF, hyperparameters=SHORT, suffix="mine", seed=1)
     made = client.post("/fine_tuning/jobs", cast_to=FineTuningJob, body=body)
     jobs = client.fine_tuning.jobs
     until(lambda: steps(client, made.id) or over(client, made.id))
@@ -104,7 +118,7 @@ def test_the_validation_reward_rises(hosting: Hosting, job: FineTuningJob) -> No
     assert len(valid) == 4
     assert valid[-1] > valid[0] + 0.05, valid
     graders = {one["name"] for one in found[-1]["scores"]["graders"]}
-    assert graders == {"has_e", "vowels", "alike"}
+    assert graders == {"has_e", "brief", "alike"}
 
 
 def test_the_best_checkpoints_are_listed_and_answer(hosting: Hosting, job: FineTuningJob) -> None:
@@ -136,13 +150,9 @@ def chat(hosting: Hosting, model: str, **more: Any) -> str:
     return "".join(choice.message.content or "" for choice in answer.choices)
 
 
-def vowels(text: str) -> float:
-    return sum(letter in "aeiou" for letter in text) / (len(text) + 1)
-
-
 def test_the_fine_tuned_model_answers_by_what_it_learned(hosting: Hosting, job: FineTuningJob) -> None:
     assert job.fine_tuned_model is not None
-    assert vowels(chat(hosting, job.fine_tuned_model)) > vowels(chat(hosting, "tiny"))
+    assert len(chat(hosting, job.fine_tuned_model)) < len(chat(hosting, "tiny"))
 
 
 def test_a_job_that_runs_is_cancelled_and_the_next_one_starts(hosting: Hosting, job: FineTuningJob) -> None:
