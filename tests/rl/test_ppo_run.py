@@ -30,7 +30,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_that_was_killed_ends_with_the_actor_and_the_critic_of_one_that_was_not(
     base: Path, tmp_path: Path
 ) -> None:
-    changes = {**PPO, "deterministic": True, "trainer": {"max_steps": 4, "beta": 0.05}}
+    engine = {"max_model_len": 512, "kv_cache_memory_bytes": 1 << 26, "dtype": "float32"}
+    changes = {**PPO, "deterministic": True, "engine": engine, "trainer": {"max_steps": 4, "beta": 0.05}}
     whole = Process(config(base, tmp_path / "whole", **changes))
     assert whole.ends() == 0, whole.said
     tree = config(base, tmp_path / "killed", **changes)
