@@ -35,12 +35,17 @@ ANSWER = "Done."
 
 MOST_ORDERS = 20
 
+ITEM = ("database", "policies", "requests", "goal")
+"""What a task's item holds."""
+
 
 class Desk(Environment):
     """A support desk with orders, a policy and a database."""
 
     def __init__(self, task: Task, guard: Guard | None = None) -> None:
         super().__init__(task, guard)
+        if missing := [name for name in ITEM if name not in task.item]:
+            raise InputError(f"task {task.id!r}: item.{missing[0]} is missing; the desk needs {', '.join(ITEM)}")
         self._database: dict[str, dict[str, Any]] = copy.deepcopy(dict(task.item["database"]))
         self._requests: dict[str, Mapping[str, Any]] = {request["order"]: request for request in task.item["requests"]}
         self._read: set[str] = set()

@@ -232,3 +232,10 @@ def test_about_four_demonstrations_in_ten_succeed() -> None:
 def test_the_state_is_json() -> None:
     state, _ = play(*(lambda task: (task, Desk.expert(task)))(one(due="refund")))
     assert json.loads(json.dumps(state)) == state
+
+
+def test_a_row_that_is_no_task_of_the_desk_is_refused() -> None:
+    with pytest.raises(
+        InputError, match=r"item\.policies is missing; the desk needs database, policies, requests, goal"
+    ):
+        Desk(Task.ask("Well?", database={}))

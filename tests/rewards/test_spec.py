@@ -77,6 +77,7 @@ def test_every_reward_of_the_house_has_its_own_name_and_can_be_built():
         "shaped": {"potential": "progress"},
         "min_form": {"part": "progress"},
         "grader": {"grader": check},
+        "flagged": {"fact": "needless"},
     }
     for name, function in REWARDS.items():
         assert name == function.__name__

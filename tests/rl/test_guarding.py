@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from envs import InputError, Message, Stop, Task, ToolCall
+from envs.desk import Desk
 from envs.types import Completion, Cost, Episode
 from rl import scene
 from rl.config import Config, parse
@@ -173,7 +174,8 @@ def test_somebody_can_be_asked_where_somebody_is() -> None:
 )
 def test_a_tasks_guard_that_makes_no_sense_is_refused_when_it_is_read(row: Any, said: str, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_text(json.dumps({"prompt": "Well?", "guard": row}) + "\n")
+    (task,) = Desk.tasks("test", count=1)
+    path.write_text(json.dumps({"prompt": "Well?", **task.item, "guard": row}) + "\n")
     with pytest.raises(InputError, match=said):
         scene.tasks(config({}, options={}, data={"test": str(path)}), "test")
 
