@@ -235,7 +235,5 @@ def test_the_state_is_json() -> None:
 
 
 def test_a_row_that_is_no_task_of_the_desk_is_refused() -> None:
-    with pytest.raises(
-        InputError, match=r"item\.policies is missing; the desk needs database, policies"
-    ):
+    with pytest.raises(InputError, match=r"item\.policies is missing; the desk needs database, policies"):
         Desk(Task.ask("Well?", database={}))
