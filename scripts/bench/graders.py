@@ -1,10 +1,10 @@
-"""How many samples graders score in a second: python graders, each call a process of its own, and string graders.
+"""How many samples graders score in a second: python graders, each call isolated from the others, and string graders.
 
     python scripts/bench/graders.py [--samples 2000] [--json FILE]
 
 `string_per_s` is a multi grader of string_check and fuzzy_match on samples of 400 characters, on one core;
-`python_per_s` a python grader that reads sample and item, one process a call, on all cores. Each is the median of
-five rounds after one that is not counted; `empty_python_per_s` is what the machine manages when each call is
+`python_per_s` a python grader that reads sample and item, every call in a sandbox of its own, on all cores. Each is the
+median of five rounds after one that is not counted; `empty_python_per_s` is what the machine manages when each call is
 nothing but a Python interpreter that starts and ends.
 
 `http_per_s` and `http_p99_ms` are requests that `rft serve` answers while it trains a job with the embedded policy,
@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from serving import while_training
 
-from rewards.graders import Grader, Services, UnsafeSubprocess, parse
+from rewards.graders import Grader, SandboxPool, Services, parse
 from rewards.graders.rows import Row, grade_all
 from rewards.graders.sample import of_text
 
@@ -83,8 +83,7 @@ async def measure(samples: int) -> dict[str, float]:
     few = rows[: max(20, samples // 20)]
     cores = os.cpu_count() or 1
     string = Grader(parse(STRING))
-    pool = UnsafeSubprocess("a benchmark of sources that are written above", concurrency=cores)
-    python = Grader(parse({"type": "python", "source": SOURCE}), services=Services(pool=pool))
+    python = Grader(parse({"type": "python", "source": SOURCE}), services=Services(pool=SandboxPool()))
     slots = asyncio.Semaphore(cores)
 
     async def graded(grader: Grader, own: list[Row]) -> int:
