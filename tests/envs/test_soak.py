@@ -1,6 +1,7 @@
 """Random agents in the environments whose tools keep nothing outside: they solve next to nothing and leave nothing."""
 
 import asyncio
+import copy
 import gc
 import os
 import random
@@ -47,6 +48,24 @@ def succeeded(env, episodes):
 @pytest.mark.parametrize("env", SUCCESS)
 def test_a_random_agent_solves_next_to_nothing(env):
     assert statistics.mean(succeeded(env, range(100))) < 0.1
+
+
+@pytest.mark.parametrize("env", SUCCESS)
+def test_no_state_crosses_episodes(env):
+    kind, task = ENVS[env], tasks(env)[0]
+    item = copy.deepcopy(dict(task.item))
+    first, second = kind(task), kind(task)
+    untouched = copy.deepcopy(dict(second.state()))
+
+    async def played(one):
+        for message in kind.expert(task):
+            await one.step(message)
+        return copy.deepcopy(dict(one.state()))
+
+    planted = asyncio.run(played(first))
+    assert planted != untouched
+    assert (dict(second.state()), dict(kind(task).state()), dict(task.item)) == (untouched, untouched, item)
+    assert asyncio.run(played(second)) == planted
 
 
 @pytest.mark.slow
