@@ -40,10 +40,15 @@ def brief(episode: Episode) -> float:
     return 1 / (1 + episode.cost.sampled_tokens)
 
 
+def wordy(episode: Episode) -> Score:
+    """Each turn earns by the tokens it took, and the end nothing."""
+    return Score(value=0.0, turns=tuple(len(turn.completion.token_ids) / 16 for turn in episode.turns))
+
+
 def farmed(episode: Episode) -> Score:
     """Half of all episodes succeed, by a rule that nobody learns, and the others are paid for each turn."""
     good = sum(len(turn.completion.message.content) for turn in episode.turns) % 2 == 0
-    return Score(value=float(good), turns=tuple(0.0 if good else 1.0 for _ in episode.turns))
+    return Score(value=float(good), turns=tuple(0.0 if good else 1.5 for _ in episode.turns))
 
 
 def raises(episode: Episode) -> float:
