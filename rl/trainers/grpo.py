@@ -141,8 +141,10 @@ class EpisodeGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         inputs: dict[str, Any] = super()._prepare_inputs(generation_batch)
         every = self.args.steps_per_generation
-        # TRL shuffles a batch. Where all of it goes into one update that changes nothing, and parts prompts.
-        if self.model.training and every == self.args.gradient_accumulation_steps and self._step % every == 0:
+        one_update = every == self.args.gradient_accumulation_steps
+        # TRL shuffles a batch. Where all of it goes into one update that changes nothing, and parts prompts, which
+        # `packed` would compute once.
+        if self.accelerator.device.type == "cpu" and one_update and self.model.training and self._step % every == 0:
             self._buffered_inputs = by_prompt(self._buffered_inputs)
             inputs = self._buffered_inputs[0]
         return inputs

@@ -1,5 +1,6 @@
 """Environments by name."""
 
+import subprocess
 import sys
 
 import pytest
@@ -18,6 +19,31 @@ def test_every_environment_with_tasks_of_its_own_has_tools_that_can_be_shown_and
         env = ENVS[name]
         assert [spec.schema for spec in env.tools().values()]
         assert all(env.tasks(split) for split in ("train", "validation", "test"))
+
+
+DIGESTS = """
+import hashlib
+from envs import ENVS
+for name in sorted(ENVS.keys() - {"hosted"}):
+    for split in ("train", "test"):
+        found = [(t.id, t.prompt, t.item, list(t.files.items())) for t in ENVS[name].tasks(split, count=8)]
+        print(name, split, hashlib.sha256(repr(found).encode()).hexdigest())
+"""
+
+
+def test_tasks_are_the_same_in_every_process():
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", DIGESTS],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": "."},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert printed[0] == printed[1]
+    assert len(set(printed[0].splitlines())) == 2 * (len(ENVS) - 1)
 
 
 def test_an_environment_of_ones_own_is_found_in_the_working_directory(tmp_path, monkeypatch):
