@@ -318,4 +318,4 @@ def test_a_row_that_is_no_task_is_refused(item, asked):
 @pytest.mark.parametrize("episodes", [16, pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
 def test_random_episodes_leave_nothing_behind(run, episodes):
     before, after = run(soaked(Coder, made("train", "standard", 40), REWARD, PHRASES, episodes))
-    assert after == before
+    assert after[0] <= before[0] and after[1] <= before[1]

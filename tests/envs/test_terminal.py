@@ -241,4 +241,4 @@ def test_calls_of_one_turn_are_carried_out_one_after_the_other(run):
 @pytest.mark.parametrize("episodes", [16, pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
 def test_random_episodes_leave_nothing_behind(run, episodes):
     before, after = run(soaked(Terminal, made("train", "standard", 40), REWARD, PHRASES, episodes))
-    assert after == before
+    assert after[0] <= before[0] and after[1] <= before[1]
