@@ -35,6 +35,14 @@ class Verdict:
     """What was seen."""
 
 
+class _Untried(Exception):
+    """A probe could not be made, so that nothing is known."""
+
+    @classmethod
+    def after(cls, result: Result) -> _Untried:
+        return cls(result.stderr.decode(errors="replace")[-200:].strip() or f"it ended by {result.ended}")
+
+
 _TRY = """
 import ctypes, errno, json, os, socket, sys
 C = ctypes.CDLL(None, use_errno=True)
@@ -68,7 +76,7 @@ async def _python(broker: Broker, code: str, given: object = None) -> Result:
 async def _nothing_works(broker: Broker, tries: str, given: object = None) -> tuple[bool, str]:
     result = await _python(broker, _TRY.replace("TRIES", "{" + tries + "}"), given)
     if not result.ok:
-        return False, f"could not be tried: {result.stderr.decode(errors='replace')[-200:].strip()}"
+        raise _Untried.after(result)
     worked = json.loads(result.stdout)
     return not worked, f"possible: {', '.join(worked)}" if worked else "nothing that was tried is possible"
 
@@ -160,7 +168,7 @@ async def kill_all(broker: Broker) -> tuple[bool, str]:
             return False, "a detached process outlived the command's time"
         await sandbox.exec(["/bin/sh", "-c", detached])
         if not _running(marker):
-            return False, "a detached process could not be started, so nothing was tried"
+            raise _Untried("a detached process could not be started")
     if _running(marker):
         return False, "a detached process outlived its sandbox"
     return True, "nothing outlives its sandbox"
@@ -195,7 +203,7 @@ async def mem_total(broker: Broker) -> tuple[bool, str]:
         return False, "four processes held twice the memory limit"
     if result.ended == "memory" or result.stdout.strip() in (b"0", b"1", b"2", b"3"):
         return True, "processes over the limit together were killed"
-    return False, f"could not be tried: {result.stderr.decode(errors='replace')[-200:]}"
+    raise _Untried.after(result)
 
 
 _FORKS = """
@@ -236,7 +244,9 @@ async def fresh_state(broker: Broker) -> tuple[bool, str]:
     for command in (line, look):
         async with _sandbox(broker) as sandbox:
             result = await sandbox.exec(["/bin/sh", "-c", command])
-    if result.stdout or not result.ok:
+    if not result.ok:
+        raise _Untried.after(result)
+    if result.stdout:
         return False, "a file of one sandbox was found in the next"
     graders = Graders(broker, SMALL, 1)
     plant = (
@@ -250,7 +260,7 @@ async def fresh_state(broker: Broker) -> tuple[bool, str]:
     finally:
         await graders.close()
     if not isinstance(planted, Graded) or not isinstance(found, Graded):
-        return False, f"could not be tried: {planted}; {found}"
+        raise _Untried(f"{planted}; {found}")
     if found.value or not isinstance(left, GraderError):
         return False, "a grader call found what another had left" if found.value else "a grader without a result passed"
     return True, "every sandbox and every grader call starts afresh"
@@ -281,7 +291,7 @@ async def examine(broker: Broker) -> list[Verdict]:
                 async with asyncio.timeout(60):
                     holds, detail = await probe(broker)
                 break
-            except (EnvLost, PolicyError, OSError, ValueError, TimeoutError) as error:
+            except (_Untried, EnvLost, PolicyError, OSError, ValueError, TimeoutError) as error:
                 detail = f"could not be tried: {error or 'it took too long'}"
         return Verdict(name=name, holds=holds, detail=detail)
 

@@ -6,6 +6,7 @@ OUTPUT_DIR/
   bases/DIGEST/            embedded policies, each made once
   ARM/seedN/               an ordinary run directory
   ARM/seedN.yaml, .log     its config, and what it printed
+  ARM/seedN.result.json    what it showed (see `rl.ablate.kept`)
   report.md, report.html   and figures/
 """
 
@@ -25,6 +26,7 @@ from typing import Any, Literal
 
 from envs.errors import InputError
 from rl import tiny
+from rl.ablate.kept import kept
 from rl.ablate.plan import Cell, Plan
 from rl.config import CONFIG
 from rl.journal import Journal, write_whole
@@ -77,7 +79,7 @@ def state(cell: Cell, attempts: Journal) -> State:
     """How far a run has come.
 
     Raises:
-        InputError: its directory holds a run with another config.
+        InputError: its directory holds a run with another config, or what was kept is of such a run.
     """
     if (cell.path / CONFIG).exists():
         run = Run.read(cell.path)
@@ -88,6 +90,8 @@ def state(cell: Cell, attempts: Journal) -> State:
             )
         if last_word(run) in ENDED:
             return "done"
+    elif kept(cell):
+        return "done"
     return "crashed" if crash(cell, attempts) else "half" if cell.path.exists() else "missing"
 
 

@@ -14,9 +14,10 @@ from rl.ablate import figures
 from rl.ablate.conduct import ATTEMPTS, crash, state
 from rl.ablate.credits import Credits, credits
 from rl.ablate.findings import Against, Arm, Findings, alarm_story, findings
+from rl.ablate.kept import keep, kept
 from rl.ablate.page import Block, Figure, Heading, Listing, Table, Text, markdown, whole_html
 from rl.ablate.plan import Ablation, Plan
-from rl.ablate.results import CONFOUNDS, Result, result
+from rl.ablate.results import CONFOUNDS, Result
 from rl.journal import Journal, write_whole
 from rl.stats import Estimate
 
@@ -37,8 +38,9 @@ def write(plan: Plan) -> Findings:
     left_out = [
         f"{cell}: {_why(states[cell.arm, cell.seed], crash(cell, attempts))}" for cell in plan.cells if cell not in done
     ]
-    found = findings(plan.ablation, [result(cell) for cell in done], left_out=left_out, warnings=plan.warnings)
-    by_arm = {arm.name: credits([cell for cell in done if cell.arm == arm.name]) for arm in found.arms}
+    results = [kept(cell) or keep(cell) for cell in done]
+    found = findings(plan.ablation, results, left_out=left_out, warnings=plan.warnings)
+    by_arm = {arm.name: credits([run.credit for run in arm.runs]) for arm in found.arms}
     page = blocks(found, by_arm)
     title = f"Ablation: {plan.path.name}"
     write_whole(plan.path / MARKDOWN, markdown([Heading(title, 1), *page]))

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from envs.errors import InputError
+from rl.ablate.credits import Tally, tally
 from rl.ablate.plan import Cell
 from rl.hacking import Alarm
 from rl.lookout import watched
@@ -70,6 +71,8 @@ class Result:
     """Place in the order of training -> task."""
     held_out: frozenset[str]
     """The episodes of the last evaluation, by task and sample."""
+    credit: Tally | None
+    """Advantages by turn, as far as the records can tell."""
 
     def success(self, last: int) -> float:
         """The mean of the last evaluations after training began."""
@@ -136,6 +139,7 @@ def result(cell: Cell) -> Result:
         versions=run.versions,
         dealt=dealt,
         held_out=frozenset(last["scores"]),
+        credit=tally(cell, run),
     )
 
 

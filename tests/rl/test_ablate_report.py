@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,6 +22,7 @@ from made import played, turn
 from rewards.score import Score
 from rl.ablate import figures
 from rl.ablate.conduct import ATTEMPTS, state
+from rl.ablate.credits import Tally, credits
 from rl.ablate.findings import alarm_story, unlike
 from rl.ablate.plan import Cell, Plan, read
 from rl.ablate.report import HTML, MARKDOWN, headlines, write
@@ -285,6 +288,40 @@ def test_the_html_needs_no_other_file_and_the_figures_are_well_formed(tmp_path: 
         assert f"(figures/{name})" in (made.path / MARKDOWN).read_text()
     write(made)
     assert (made.path / HTML).read_bytes() == page, "the same records make the same report"
+
+
+def test_a_report_outlives_the_records_of_its_runs_and_may_be_moved(tmp_path: Path) -> None:
+    two = {"outcome": {}, "process": {"set": {"reward.steps": {"use": "progress"}}}}
+    own = plan(tmp_path, two, [0, 1])
+    for cell in own.cells:
+        record(cell, climbs)
+    write(own)
+    page = (own.path / MARKDOWN).read_text()
+    for cell in own.cells:
+        shutil.rmtree(cell.path)
+    assert [state(cell, Journal(own.path / ATTEMPTS)) for cell in own.cells] == ["done"] * 4
+    moved = plan(tmp_path, two, [0, 1], output_dir=str(tmp_path / "elsewhere" / "out"))
+    shutil.copytree(own.path, moved.path)
+    write(moved)
+    assert (moved.path / MARKDOWN).read_text() == page and "Where the credit went" in page
+
+    other = plan(tmp_path, two, [0, 1], common={"trainer.max_steps": STEPS // 2}, output_dir=str(own.path))
+    with pytest.raises(InputError, match=r"another trainer.max_steps: name another output_dir"):
+        write(other)
+    (moved.path / "outcome" / "seed0.result.json").write_text('{"result": {}}')
+    with pytest.raises(InputError, match=r"seed0.result.json is not what was kept of a run"):
+        write(moved)
+
+
+def test_credit_is_the_mean_advantage_of_a_turn_over_the_root_mean_square_of_the_arm() -> None:
+    one = Tally(successes={0: (2, 4.0, 8.0)}, failures={0: (1, -2.0, 4.0), 2: (1, -1.0, 1.0)})
+    other = Tally(successes={0: (2, 2.0, 2.0), 1: (1, 3.0, 9.0)}, failures={})
+    rms = math.sqrt((8 + 4 + 1 + 2 + 9) / 7)
+    found = credits([one, None, other])
+    assert found is not None
+    assert found.successes == pytest.approx((6 / 4 / rms, 3 / rms))
+    assert found.failures[0] == pytest.approx(-2 / rms) and found.failures[1] is None
+    assert credits([None]) is None
 
 
 def test_nothing_to_report_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
