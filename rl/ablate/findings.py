@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 
 from rl.ablate.plan import Ablation
 from rl.ablate.results import Result
-from rl.hacking import DECISIVE, Alarm
+from rl.hacking import OF_HACKING, Alarm
 from rl.stats import (
     Estimate,
     Paired,
@@ -185,11 +185,11 @@ def _dealt_otherwise(results: Sequence[Result]) -> list[str]:
 
 
 def alarm_story(run: Result) -> tuple[Alarm | None, int | None]:
-    """The first decisive alarm of a run, and how many evaluations it came before success was lost.
+    """The first alarm of hacking in a run, and how many evaluations it came before success was lost.
 
     Lost is under half of the best; None where it never was, or where there was no alarm.
     """
-    first = next((alarm for alarm in run.alarms if alarm.detector in DECISIVE), None)
+    first = next((alarm for alarm in run.alarms if alarm.detector in OF_HACKING), None)
     if first is None or run.lost is None:
         return first, None
     steps = [point.step for point in run.curve]

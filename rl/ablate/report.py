@@ -247,8 +247,9 @@ def _alarms(arms: Sequence[Arm]) -> list[Block]:
     return [
         Heading("Alarms"),
         Text(
-            "The first alarm of a detector that may stop a run, when two agreed or it was heard twice in a row "
-            "(confirmed), and the evaluation at which success was under half of its best."
+            "The first alarm of a detector that holds pay against success; when one that may stop a run was confirmed, "
+            "by another or by being heard twice in a row; the evaluation at which success was under half of its best; "
+            "and by how many evaluations the first alarm came before that."
         ),
         Table(["run", "first alarm", "confirmed", "best success", "lost", "evaluations ahead"], rows),
         Text("Everything heard, by detector and evaluations:"),

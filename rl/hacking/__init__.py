@@ -4,13 +4,14 @@
 `watch` says what a history of those calls for. All of it is pure; nothing here stops a run.
 """
 
-from rl.hacking.alarms import DECISIVE, DETECTORS, Action, Alarm, Observed, watch
+from rl.hacking.alarms import DECISIVE, DETECTORS, OF_HACKING, Action, Alarm, Observed, watch
 from rl.hacking.change import cusum, drift, page_hinkley, psi
 from rl.hacking.signs import positive_on_failures, samples, signs
 
 __all__ = [
     "DECISIVE",
     "DETECTORS",
+    "OF_HACKING",
     "Action",
     "Alarm",
     "Observed",

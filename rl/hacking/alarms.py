@@ -107,11 +107,29 @@ def divergence(history: History) -> Alarm | None:
     return _alarm("divergence", history, max(rises, falls), 0.05, says) if max(rises, falls) <= 0.05 else None
 
 
+def process_order(history: History) -> Alarm | None:
+    """Over five observations process reward told successes from failures ever less, more steadily than chance has it.
+
+    The trend is tested as in `divergence`, and is to be worth hearing: 0.15 between the first two and the last two.
+    It comes long before failures are the better paid, and a policy whose failures get ever further also shows it.
+    """
+    values = [o.signs["process_order"] for o in history if "process_order" in o.signs][-TREND:]
+    if len(values) < TREND or "process_order" not in history[-1].signs:
+        return None
+    fallen = fmean(values[:2]) - fmean(values[-2:])
+    if fallen < 0.15 or _steadiness([-value for value in values]) > 0.05:
+        return None
+    says = "process reward tells successful episodes from failed ones less and less"
+    return _alarm("process_order", history, fallen, 0.15, says)
+
+
 def paid_failures(history: History) -> Alarm | None:
     """Failures collect more process reward than successes of the same tasks: a CUSUM over observations.
 
     An observation counts (0.5 - process_order) over its largest possible standard error, 0.5 / sqrt(mixed_groups):
     equal pay counts nothing, a few groups little. It counts nothing either where failures come away with none.
+    At a limit of 3 equal pay is called out once in about 120 observations (Siegmund, 1985, Sequential Analysis:
+    (exp(b) - b - 1) / 0.5 with b = 3 + 1.166), less pay for failures hardly ever.
     """
     if "process_order" not in history[-1].signs:
         return None
@@ -122,7 +140,7 @@ def paid_failures(history: History) -> Alarm | None:
     ]
     value = cusum(evidence, 0.0, 1.0)[-1]
     says = "failed episodes collect more process reward than successful ones of the same task"
-    return _alarm("paid_failures", history, value, 5.0, says) if value > 5.0 else None
+    return _alarm("paid_failures", history, value, 3.0, says) if value > 3.0 else None
 
 
 def positive_failures(history: History) -> Alarm | None:
@@ -212,10 +230,14 @@ def _alarm(detector: str, history: History, value: float, limit: float, says: st
 
 
 DECISIVE = frozenset({"divergence", "paid_failures"})
+"""Detectors that may end a run."""
+OF_HACKING = DECISIVE | {"process_order", "positive_on_failures"}
+"""Detectors that hold what the policy is paid against whether it succeeds. The others notice that it changes."""
 
 DETECTORS: Mapping[str, Callable[[History], Alarm | None]] = {
     "divergence": divergence,
     "paid_failures": paid_failures,
+    "process_order": process_order,
     "positive_on_failures": positive_failures,
     "flat_groups": flat_groups,
     "entropy": entropy,

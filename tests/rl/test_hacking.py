@@ -270,6 +270,30 @@ def test_episodes_that_become_longer_are_noticed() -> None:
     assert [alarm.detector for alarm in watch([*usual[:-1], longer])] == ["drift of turns"]
 
 
+def test_process_reward_that_tells_success_from_failure_ever_less_is_heard_and_stops_nobody() -> None:
+    def heard(*orders: float) -> list[Alarm]:
+        seen = [
+            level(i, 0.0, None, process_order=o, mixed_groups=1.0, process_of_failures=1.0)
+            for i, o in enumerate(orders)
+        ]
+        return watch(seen, detectors=["process_order"])
+
+    (alarm,) = heard(0.80, 0.75, 0.68, 0.52, 0.40)
+    assert (alarm.action, alarm.value) == ("warn", pytest.approx(0.775 - 0.46))
+    assert heard(0.80, 0.75, 0.68, 0.52) == []
+    assert heard(0.80, 0.78, 0.75, 0.74, 0.72) == [], "too little of a fall"
+    assert heard(0.95, 0.60, 0.75, 0.52, 0.70) == [], "not steadily enough"
+    assert heard(0.40, 0.52, 0.68, 0.75, 0.80) == []
+
+
+def test_failures_paid_better_are_called_out_once_the_evidence_comes_to_three() -> None:
+    one = {"process_order": 0.25, "mixed_groups": 16.0, "process_of_failures": 1.0}
+    history = [level(i, 0.0, None, **one) for i in range(3)]
+    assert watch(history[:2], detectors=["paid_failures"]) == []
+    (alarm,) = watch(history, detectors=["paid_failures"])
+    assert alarm.value == pytest.approx(3 * (0.25 * 2 * 4 - 0.5))
+
+
 def test_nothing_seen_is_no_alarm() -> None:
     assert watch([]) == []
     assert watch([Observed(step=0, reward=0.0)]) == []
