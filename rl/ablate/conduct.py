@@ -157,5 +157,6 @@ def _passed_on(child: subprocess.Popen[Any]) -> Iterator[None]:
 
 
 def _last_line(cell: Cell) -> str:
-    lines = cell.beside(".log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    log = cell.beside(".log")
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
     return lines[-1].strip() if lines else "it said nothing"
