@@ -2,13 +2,15 @@
 
 from rewards.compose import capped, gated, min_form, shaped, weighted, whole
 from rewards.hosted import grader
+from rewards.judge import relative, rubric
 from rewards.outcome import contains, exact, json_equal, numeric, state_equal
 from rewards.process import call_bonus, flagged, in_order, no_repeats, policy_kept, progress, valid_calls
-from rewards.score import Reward, Score, reward
+from rewards.score import GroupReward, Reward, Score, reward
 from rewards.spec import REWARDS, build
 
 __all__ = [
     "REWARDS",
+    "GroupReward",
     "Reward",
     "Score",
     "build",
@@ -26,7 +28,9 @@ __all__ = [
     "numeric",
     "policy_kept",
     "progress",
+    "relative",
     "reward",
+    "rubric",
     "shaped",
     "state_equal",
     "valid_calls",

@@ -24,6 +24,7 @@ from envs.named import load_attribute
 from envs.sandbox.settings import SandboxSettings
 from rewards.compose import capped, gated, min_form, shaped, weighted, whole
 from rewards.hosted import grader, runs_python, sandbox_settings
+from rewards.judge import relative, rubric
 from rewards.outcome import contains, exact, json_equal, numeric, state_equal
 from rewards.process import call_bonus, flagged, in_order, no_repeats, policy_kept, progress, valid_calls
 from rewards.score import Reward, reward
@@ -173,5 +174,7 @@ REWARDS: dict[str, Callable[..., Any]] = {
     "shaped": shaped,
     "min_form": min_form,
     "grader": grader,
+    "rubric": rubric,
+    "relative": relative,
 }
 """Rewards by the name configs call them."""

@@ -15,7 +15,7 @@ from envs.guard import guard_of
 from envs.sandbox.settings import SandboxSettings
 from envs.tasks import check_disjoint, load
 from envs.types import Task
-from rewards.score import Reward
+from rewards.score import GroupReward, Reward
 from rl.config import Config, EnvConfig
 from rl.options import checked
 from rl.rollout import Limits, Player
@@ -108,8 +108,39 @@ def sandboxes(config: Config) -> set[SandboxSettings]:
 
 
 def holdout(config: Config) -> Reward | None:
-    """The grader that training never sees, if the config names one."""
-    return rewards.build(config.holdout, "holdout") if config.holdout else None
+    """The grader that training never sees, if the config names one.
+
+    Raises:
+        InputError: it can't be made, or compares the episodes of a group.
+    """
+    if not config.holdout:
+        return None
+    made = rewards.build(config.holdout, "holdout")
+    if isinstance(made, GroupReward):
+        raise InputError("holdout compares the episodes of a group, and it is asked of one at a time; name another")
+    return made
+
+
+def check_groups(config: Config, *, trained: int | None = None, evaluated: bool = True) -> None:
+    """Refuse a reward that compares the episodes of a group where there would be nothing to compare.
+
+    Args:
+        trained: episodes of a task that a step plays; None where nothing is trained.
+        evaluated: held-out tasks are played.
+
+    Raises:
+        InputError: what to set.
+    """
+    if not isinstance(rewards.build(config.reward), GroupReward):
+        return
+    if trained == 1:
+        raise InputError("reward compares the episodes of a group: set trainer.num_generations to 2 or more")
+    alone = config.evaluate.greedy or config.evaluate.samples == 1
+    if evaluated and alone and not config.holdout:
+        raise InputError(
+            "reward compares the episodes of a group, and evaluations play a held-out task once: set "
+            "evaluate.samples to 2 or more and evaluate.greedy to false, or name a holdout that scores one episode"
+        )
 
 
 def player(config: Config, *, attended: bool = False) -> Player:

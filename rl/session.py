@@ -162,7 +162,7 @@ class Session:
         """Play each task `samples` times, with seeds of their own; results grouped by task."""
         jobs = [(task, f"{task.id}#{k}") for task in tasks for k in range(samples)]
         policy = self.policy(temperature=temperature, seed=self.config.seed)
-        return self.loop.run(self.player.play_all(jobs, policy, on_played))
+        return self.loop.run(self.player.play_all(jobs, policy, on_played, group=samples))
 
     def judge(self, played: Sequence[Played]) -> list[Played] | None:
         """The same episodes with the scores of the holdout grader; None where the config has none."""
