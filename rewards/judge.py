@@ -73,9 +73,7 @@ def relative(
     """
     from rewards.judging.relative import CRITERION, Relative
 
-    return Relative(
-        _asked(model, judge, params, chars), criterion=criterion or CRITERION, orders=orders, chars=chars
-    )
+    return Relative(_asked(model, judge, params, chars), criterion=criterion or CRITERION, orders=orders, chars=chars)
 
 
 def _asked(model: str, judge: dict[str, Any], params: dict[str, Any] | None, chars: int) -> Asked:

@@ -26,7 +26,17 @@ from rewards.compose import capped, gated, min_form, shaped, weighted, whole
 from rewards.hosted import grader, runs_python, sandbox_settings
 from rewards.judge import relative, rubric
 from rewards.outcome import contains, exact, json_equal, numeric, state_equal
-from rewards.process import call_bonus, flagged, in_order, no_repeats, policy_kept, progress, valid_calls
+from rewards.process import (
+    Gold,
+    call_bonus,
+    flagged,
+    in_order,
+    information_gain,
+    no_repeats,
+    policy_kept,
+    progress,
+    valid_calls,
+)
 from rewards.score import Reward, reward
 
 PART_KEYS = ("weight", "per_turn")
@@ -65,6 +75,12 @@ def sandboxes(spec: Any) -> set[SandboxSettings | None]:
     """
     graders = (one for one in _named_specs(spec) if one["use"] == "grader" and one.get("unsafe_python") is None)
     return {sandbox_settings(one.get("sandbox")) for one in graders if runs_python(**one)}
+
+
+def golds(spec: Any) -> set[Gold]:
+    """The answers whose likelihood `information_gain` reads, of one that `build` accepted."""
+    named = (one for one in _named_specs(spec) if one["use"] == "information_gain")
+    return {Gold(**{name: one[name] for name in ("field", "lead") if name in one}) for one in named}
 
 
 def owned(spec: Any) -> bool:
@@ -169,6 +185,7 @@ REWARDS: dict[str, Callable[..., Any]] = {
     "no_repeats": no_repeats,
     "policy_kept": policy_kept,
     "flagged": flagged,
+    "information_gain": information_gain,
     "gated": gated,
     "capped": capped,
     "shaped": shaped,

@@ -15,6 +15,7 @@ from envs.guard import guard_of
 from envs.sandbox.settings import SandboxSettings
 from envs.tasks import check_disjoint, load
 from envs.types import Task
+from rewards.process import Gold
 from rewards.score import GroupReward, Reward
 from rl.config import Config, EnvConfig
 from rl.options import checked
@@ -135,12 +136,25 @@ def check_groups(config: Config, *, trained: int | None = None, evaluated: bool 
         return
     if trained == 1:
         raise InputError("reward compares the episodes of a group: set trainer.num_generations to 2 or more")
-    alone = config.evaluate.greedy or config.evaluate.samples == 1
-    if evaluated and alone and not config.holdout:
+    if evaluated and config.evaluate.samples == 1:
+        raise InputError("reward compares the episodes of a group: set evaluate.samples to 2 or more")
+    if evaluated and config.evaluate.greedy and not config.holdout:
         raise InputError(
-            "reward compares the episodes of a group, and evaluations play a held-out task once: set "
-            "evaluate.samples to 2 or more and evaluate.greedy to false, or name a holdout that scores one episode"
+            "reward compares the episodes of a group, and a greedy evaluation plays each task once: set "
+            "evaluate.greedy to false, or name a holdout, which scores one episode at a time"
         )
+
+
+def gold(config: Config) -> Gold | None:
+    """The answer whose likelihood the policy is to note at every turn; None where no reward reads that.
+
+    Raises:
+        InputError: rewards read that of different answers.
+    """
+    found = rewards.spec.golds(config.reward) | rewards.spec.golds(config.holdout)
+    if len(found) > 1:
+        raise InputError("information_gain: all parts of reward and holdout need the same field and lead")
+    return next(iter(found), None)
 
 
 def player(config: Config, *, attended: bool = False) -> Player:

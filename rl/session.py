@@ -19,6 +19,7 @@ from envs.errors import InputError
 from envs.sandbox import Sandboxes, SandboxSettings, find_tier, share, shared
 from envs.types import Task
 from rl import scene, tiny
+from rl.belief import Belief
 from rl.chat import Chat
 from rl.config import ChatConfig, Config, EngineConfig
 from rl.engines import Engine, Sampling
@@ -144,7 +145,9 @@ class Session:
             top_k=rollout.top_k,
             max_tokens=rollout.max_tokens,
         )
-        return EnginePolicy(self.engine, self.chat, sampling, seed=seed)
+        gold = scene.gold(self.config)
+        belief = None if gold is None else Belief(self.engine, self.chat, gold)
+        return EnginePolicy(self.engine, self.chat, sampling, seed=seed, belief=belief)
 
     def serve_adapter(self) -> None:
         """Have the engine answer with the adapter that the config names, if it names one."""

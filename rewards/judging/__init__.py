@@ -1,4 +1,4 @@
-"""Episodes judged by a model: against criteria, or against one another. docs/judges.md has what it sees and is asked."""
+"""Episodes judged by a model: against criteria, or against one another. docs/judges.md says how."""
 
 from rewards.judging.relative import Relative
 from rewards.judging.rubric import Criterion, Rubric

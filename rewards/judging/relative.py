@@ -16,15 +16,15 @@ from rewards.judging.show import fenced, task_line, turn_lines, written
 from rewards.score import Score
 
 CRITERION = (
-    "An episode that does what the task asks is better than one that does not. Among those that do, better is who keeps "
-    "to the rules of the task, and then who needs fewer steps. Partial progress is better than none."
+    "An episode that does what the task asks is better than one that does not. Among those that do, better is who "
+    "keeps to the rules of the task, and then who needs fewer steps. Partial progress is better than none."
 )
 """What better means, unless it is said."""
 
 _WHAT = (
-    "The record holds several episodes of one task, each after a line with its number. Score every episode from 0 to 1, "
-    "relative to the others: the better of two has the higher score, those that are equally good have the same. Their "
-    "order says nothing. Give one score an episode, under its number."
+    "The record holds several episodes of one task, each after a line with its number. Score every episode from 0 to "
+    "1, relative to the others: the better of two has the higher score, those that are equally good have the same. "
+    "Their order says nothing. Give one score an episode, under its number."
 )
 
 EQUAL = 0.5

@@ -22,8 +22,8 @@ UNJUDGED = "unjudged"
 
 _WHAT: dict[Per, str] = {
     "trajectory": "Judge the record as a whole: for each criterion, whether it is met.",
-    "step": "Judge every turn by itself, knowing what came before it: for each turn and each criterion, whether it is met "
-    "by that turn. Give one verdict a turn, under the turn's number.",
+    "step": "Judge every turn by itself, knowing what came before it: for each turn and each criterion, whether it is "
+    "met by that turn. Give one verdict a turn, under the turn's number.",
 }
 
 
@@ -127,7 +127,7 @@ class Rubric:
         listed = "\n".join(f"- {criterion.name}: {criterion.says}" for criterion in criteria)
         system = f"You judge what an assistant did.\n\n{RECORD}\n\nThe criteria:\n{listed}\n\n{_WHAT[self._per]}"
         shown = fenced([task_line(episode.task, self._chars), *turn_lines(episode, self._chars)])
-        met = object_of(dict.fromkeys(names, {"type": "boolean"}))
+        met = object_of({name: {"type": "boolean"} for name in names})
         verdict = {"why": {"type": "string"}, "met": met}
         if self._per == "trajectory":
             schema = schema_of("verdict", verdict)

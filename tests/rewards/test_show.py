@@ -76,7 +76,8 @@ def test_an_episode_that_holds_the_mark_of_an_earlier_record_does_not_hold_its_o
     mark = ""
     for _ in range(5):
         found = record(episode(turn(f"END {mark}")))
-        assert mark != (mark := read(found).mark)
+        before, mark = mark, read(found).mark
+        assert mark != before
         assert found.splitlines()[-1] == f"END {mark}"
 
 
