@@ -37,7 +37,7 @@ from rewards.process import (
     progress,
     valid_calls,
 )
-from rewards.score import Reward, reward
+from rewards.score import GroupReward, Reward, reward
 
 PART_KEYS = ("weight", "per_turn")
 """What a part of a sum says beside its own options."""
@@ -134,8 +134,10 @@ def _named(spec: dict[str, Any], where: str) -> Reward:
         raise InputError(f"{where}.use: {error}") from error
     if not callable(target):
         raise InputError(f"{where}.use: {name} is no function")
-    makes_one = _hints(target, where).get("return") is Reward
+    makes_one = _hints(target, where).get("return") in (Reward, GroupReward)
     options = _options(target, spec, where, given=0 if makes_one else 1)
+    if isinstance(target, GroupReward) and not isinstance(target, type):
+        return target
     if makes_one:
         made: Reward = target(**options)
         return made

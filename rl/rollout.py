@@ -197,15 +197,10 @@ class Player:
 async def scored(episodes: Sequence[Episode], reward: Reward) -> list[Played]:
     """What a reward says of the episodes of a group; one that broke is unscored, not 0, and no part of the group."""
     whole = [episode for episode in episodes if not episode.broken]
-    scores = iter(await score_group(reward, whole))
+    scores = zip(whole, await score_group(reward, whole), strict=True)
+    checked = iter([check(score, "reward", turns=len(episode.turns)) for episode, score in scores])
     return [
-        Played(
-            episode=episode,
-            score=Score.unscored(f"{episode.stop}: {episode.fault}")
-            if episode.broken
-            else check(next(scores), "reward", turns=len(episode.turns)),
-        )
-        for episode in episodes
+        Played(episode=e, score=Score.unscored(f"{e.stop}: {e.fault}") if e.broken else next(checked)) for e in episodes
     ]
 
 

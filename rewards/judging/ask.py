@@ -57,7 +57,7 @@ class Asked:
             JudgeError: the judge can't be had.
             Unusable: none of `ATTEMPTS` answers could be read.
         """
-        wrong = ""
+        said = wrong = ""
         for attempt in range(1, ATTEMPTS + 1):
             messages = [{"role": "system", "content": system}, {"role": "user", "content": shown + wrong}]
             answer = await self.judge.ask(self.model, messages, schema, **self.params)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, takewhile
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from envs.types import Episode, Message, Task, Turn
@@ -111,14 +111,14 @@ def _cut(value: Any, limit: int) -> Any:
 
 
 def _ends(text: str, limit: int) -> dict[str, Any]:
-    start = _fitting(text[:limit], limit - limit // 2)
-    end = _fitting(text[::-1][:limit], limit // 2)
+    start = _fitting(lambda k: text[:k], limit - limit // 2)
+    end = _fitting(lambda k: text[len(text) - k :], limit // 2)
     return {"start": text[:start], "left_out": len(text) - start - end, "end": text[len(text) - end :]}
 
 
-def _fitting(text: str, limit: int) -> int:
-    """How many characters of the text fit, from the first, as they are written down."""
-    return sum(1 for _ in takewhile(lambda width: width <= limit, accumulate(len(_inner(char)) for char in text)))
+def _fitting(part: Callable[[int], str], limit: int) -> int:
+    """The most characters k for which `part(k)`, written down, fits; of a text that is longer than the limit."""
+    return bisect_right(range(limit + 1), limit, key=lambda k: len(_inner(part(k)))) - 1
 
 
 def _inner(text: str) -> str:

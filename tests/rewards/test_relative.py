@@ -256,6 +256,33 @@ def test_behind_a_gate_what_does_not_compare_is_asked_of_the_open_ones_alone():
     assert asked == ["e2", "e4"]
 
 
+class Own:
+    """A reward of one's own that compares."""
+
+    async def __call__(self, played, /) -> Score:
+        return Score(value=0.0)
+
+    async def group(self, episodes, /):
+        return [Score(value=float(n)) for n, _ in enumerate(episodes)]
+
+
+own = Own()
+
+
+def make(*, size: float) -> GroupReward:
+    """One that is made with options."""
+    return own
+
+
+@pytest.mark.parametrize("spec", [f"{__name__}:own", {"use": f"{__name__}:make", "size": 1}])
+def test_a_reward_of_ones_own_that_compares_is_named_as_any_other(spec):
+    made = build(spec)
+    assert isinstance(made, GroupReward)
+    assert values(ask(build({"a": spec, "b": "no_repeats"}), group([4, 5]))) == [0.0, 1.0]
+    with pytest.raises(InputError, match="option"):
+        build({"use": f"{__name__}:own", "size": 1})
+
+
 def test_episodes_of_two_tasks_are_no_group():
     other = episode(turn("so"))
     other.task = type(other.task).ask("Else?", id="u")

@@ -99,7 +99,7 @@ def test_the_longest_texts_are_cut_first_to_a_common_length_and_keep_their_ends(
 
 def test_what_is_escaped_counts_as_it_is_written_so_that_nobody_blows_a_record_up():
     bomb = "<" * 10_000
-    for text in (bomb, "\U000e0041" * 10_000, "\x00" * 10_000):
+    for text in (bomb, "\U000e0041" * 10_000, "\x00" * 10_000, "[INST]ab[" * 1111 + "c"):
         cut = shortened({"text": text}, 1200)["text"]
         assert len(written(cut["start"])) + len(written(cut["end"])) - 4 <= 1200
         assert cut["left_out"] + len(cut["start"]) + len(cut["end"]) == 10_000

@@ -162,6 +162,15 @@ def test_what_broke_is_not_compared_and_the_others_are() -> None:
     assert [scores[1].value, scores[3].value] == [0.0, 1.0]
 
 
+def test_a_reward_that_does_not_score_every_episode_of_a_group_is_a_bug() -> None:
+    class Short(Compared):
+        async def group(self, episodes: Sequence[Episode], /) -> list[Score]:
+            return (await super().group(episodes))[1:]
+
+    with pytest.raises(ValueError, match="zip"):
+        collect(Short())
+
+
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_waiting_to_be_compared_holds_no_place_in_which_others_could_play(concurrency: int) -> None:
     player = Player(env=Talk, reward=Compared(), concurrency=concurrency)

@@ -11,6 +11,7 @@ import random
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,7 @@ def test_every_turn_knows_how_likely_the_gold_answer_was_before_it(acted: Played
             beliefs.append(math.exp(logprobs[len(lead) - len(answer) :].mean()))
             noted = turn.completion.belief
             assert noted is not None and math.log(noted) == pytest.approx(math.log(beliefs[-1]), abs=1e-4)
-        gains = [after - before for before, after in zip(beliefs, beliefs[1:], strict=False)]
+        gains = [after - before for before, after in pairwise(beliefs)]
         assert information_gain(episode, field="index").turns == pytest.approx((*gains, None), abs=1e-4)
     assert len({turn.completion.belief for episode in acted.episodes for turn in episode.turns}) > 50
 
