@@ -136,6 +136,9 @@ class Completion:
     """"length": the turn ran into its token limit; "context": into the end of the model's context."""
     version: int = 0
     """The adapter version that sampled this turn; 0 is the policy before any update."""
+    belief: float | None = None
+    """How likely, from 0 to 1, the policy found the task's gold answer at the beginning of this turn; None where nobody
+    asked, see `rl.belief`."""
     cost: Cost = field(default_factory=Cost)
 
 

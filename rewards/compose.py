@@ -1,17 +1,20 @@
-"""Rewards made of rewards. A part that can't be scored makes the whole unscored, and is named."""
+"""Rewards made of rewards. A part that can't be scored makes the whole unscored, and is named.
+
+Each is written for the episodes of a group, of which one alone is the smallest, so that a part may compare them.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeAlias
 
 from envs.errors import InputError
 from envs.together import together
 from envs.types import Episode
-from rewards.score import Reward, Score
+from rewards.score import GroupReward, Reward, Score, score_group
 
 
 def weighted(parts: Mapping[str, tuple[Reward, float]]) -> Reward:
@@ -29,17 +32,16 @@ def weighted(parts: Mapping[str, tuple[Reward, float]]) -> Reward:
     if not parts:
         raise InputError("a weighted reward needs at least one part")
 
-    async def scored(episode: Episode, /) -> Score:
-        scores = await together(part(episode) for part, _ in parts.values())
-        named = dict(zip(parts, scores, strict=True))
+    async def scored(episodes: Sequence[Episode]) -> list[Score]:
+        columns = await together(score_group(part, episodes) for part, _ in parts.values())
+        return [summed(dict(zip(parts, row, strict=True))) for row in zip(*columns, strict=True)]
+
+    def summed(named: Mapping[str, Score]) -> Score:
         if failed := _failed(named):
             return failed
-        weights = [weight for _, weight in parts.values()]
-        value = sum(weight * score.value for weight, score in zip(weights, scores, strict=True))
-        turns = _add_turns([_scaled(score, weight) for weight, score in zip(weights, scores, strict=True)])
-        return Score(value=value, turns=turns, parts=_named_parts(named), graders=_graders(named))
+        return _summed(named, [weight for _, weight in parts.values()])
 
-    return scored
+    return _made(scored, [part for part, _ in parts.values()])
 
 
 def gated(*, first: Reward, then: Reward, threshold: float = 1.0, zero: bool = False) -> Reward:
@@ -50,29 +52,34 @@ def gated(*, first: Reward, then: Reward, threshold: float = 1.0, zero: bool = F
 
     Args:
         first: always counts. It is the `total` of its score that must come to the threshold.
-        then: what may come on top. Not run where the gate is closed, so that its turns are not judged there.
+        then: what may come on top. Not run where the gate is closed, so that its turns are not judged there. If it
+            compares a group it is shown all of it, unless the gate is closed to all, and counts where it is open.
         threshold: what opens the gate.
         zero: run `then` where the gate is closed too, and count it 0: the same total, but estimators that
             compare turns with each other then see judged turns that paid nothing.
     """
 
-    async def scored(episode: Episode, /) -> Score:
-        start = await first(episode)
-        if failed := _failed({"first": start}):
-            return failed
-        named = {"first": start}
-        is_open = start.total >= threshold
-        if is_open or zero:
-            named["then"] = await then(episode)
+    async def scored(episodes: Sequence[Episode]) -> list[Score]:
+        starts = await score_group(first, episodes)
+        opened = [start.error is None and start.total >= threshold for start in starts]
+        asked = [start.error is None and (zero or is_open) for start, is_open in zip(starts, opened, strict=True)]
+        # What compares is shown the whole group, and counts where the gate is open.
+        seen = [any(asked)] * len(asked) if isinstance(then, GroupReward) else asked
+        later = iter(await score_group(then, [e for e, is_seen in zip(episodes, seen, strict=True) if is_seen]))
+        ends = [next(later) if is_seen else None for is_seen in seen]
+        return [
+            summed(start, end if is_asked else None, is_open)
+            for start, end, is_asked, is_open in zip(starts, ends, asked, opened, strict=True)
+        ]
+
+    def summed(start: Score, end: Score | None, is_open: bool) -> Score:
+        named = {"first": start} if end is None else {"first": start, "then": end}
         if failed := _failed(named):
             return failed
-        weights = [1.0, float(is_open)][: len(named)]
-        value = sum(weight * score.value for weight, score in zip(weights, named.values(), strict=True))
-        turns = _add_turns([_scaled(score, weight) for weight, score in zip(weights, named.values(), strict=True)])
-        parts = _named_parts(named) | {"open": float(is_open)}
-        return Score(value=value, turns=turns, parts=parts, graders=_graders(named))
+        score = _summed(named, [1.0, float(is_open)][: len(named)])
+        return replace(score, parts={**score.parts, "open": float(is_open)})
 
-    return scored
+    return _made(scored, [first, then])
 
 
 def capped(*, part: Reward, limit: float) -> Reward:
@@ -163,13 +170,12 @@ def min_form(*, part: Reward, temperature: float = 0.1) -> Reward:
 def whole(part: Reward) -> Reward:
     """A reward's total as one value for the episode, and none per turn: the same worth, credited to the whole."""
 
-    async def scored(episode: Episode, /) -> Score:
-        score = await part(episode)
+    def as_value(score: Score) -> Score:
         if score.error is not None:
             return score
         return Score(value=score.total, parts=score.parts, graders=score.graders)
 
-    return scored
+    return _mapped(part, as_value)
 
 
 Turns: TypeAlias = tuple[float | None, ...]
@@ -178,13 +184,52 @@ Turns: TypeAlias = tuple[float | None, ...]
 def _on_turns(part: Reward, change: Callable[[Turns], Turns]) -> Reward:
     """The reward with other turns; one that judged none stays as it is."""
 
-    async def scored(episode: Episode, /) -> Score:
-        score = await part(episode)
+    def changed(score: Score) -> Score:
         if score.error is not None or score.turns is None:
             return score
         return replace(score, turns=change(score.turns))
 
-    return scored
+    return _mapped(part, changed)
+
+
+def _mapped(part: Reward, change: Callable[[Score], Score]) -> Reward:
+    """The reward with other scores."""
+
+    async def scored(episodes: Sequence[Episode]) -> list[Score]:
+        return [change(score) for score in await score_group(part, episodes)]
+
+    return _made(scored, [part])
+
+
+def _made(scored: Callable[[Sequence[Episode]], Awaitable[list[Score]]], parts: Sequence[Reward]) -> Reward:
+    """A reward of what is known about groups; where a part compares them, so does the whole."""
+    if any(isinstance(part, GroupReward) for part in parts):
+        return _Comparing(scored)
+
+    async def alone(episode: Episode, /) -> Score:
+        return (await scored([episode]))[0]
+
+    return alone
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparing:
+    """A `GroupReward` made of others."""
+
+    scored: Callable[[Sequence[Episode]], Awaitable[list[Score]]]
+
+    async def __call__(self, episode: Episode, /) -> Score:
+        return (await self.scored([episode]))[0]
+
+    async def group(self, episodes: Sequence[Episode], /) -> list[Score]:
+        return await self.scored(episodes)
+
+
+def _summed(named: Mapping[str, Score], weights: Sequence[float]) -> Score:
+    scores = named.values()
+    value = sum(weight * score.value for weight, score in zip(weights, scores, strict=True))
+    turns = _add_turns([_scaled(score, weight) for weight, score in zip(weights, scores, strict=True)])
+    return Score(value=value, turns=turns, parts=_named_parts(named), graders=_graders(named))
 
 
 def _failed(named: Mapping[str, Score]) -> Score | None:

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from envs.errors import InputError
-from envs.types import Episode, Fault, ToolCall, ToolResult
+from envs.types import Episode, Fault, Task, ToolCall, ToolResult
 from rewards.score import Score
 
 Judge = Callable[[ToolCall, ToolResult], float | None]
@@ -78,6 +80,51 @@ def flagged(episode: Episode, *, fact: str) -> Score:
     """
     noted = _notes(episode)
     return _per_turn(episode, fact, lambda call, result: _deduction(noted(call, result, fact)))
+
+
+def information_gain(episode: Episode, *, field: str = "answer", lead: str = "") -> Score:
+    """By how much each turn made the gold answer likelier to the policy: P at the next turn's beginning - P at its own.
+
+    P = exp(mean log pi(answer)), as `Gold` says and `rl.belief` measures it while the policy plays. The last turn is
+    not judged: what it says is what the outcome is for (IGPO, arXiv 2510.14967). All turns together pay the last P
+    minus the first, so that more turns don't pay more. A turn whose P could not be had, for lack of room in the
+    context, pays nothing, and neither does the one before it: both are None.
+
+    Args:
+        episode: what was played.
+        field: of the task's row, with the answer as a text or a number.
+        lead: what the policy would say ahead of it, as "The answer is ".
+
+    Raises:
+        InputError: the row has no such answer, or nobody noted how likely it was: only an engine's policy can.
+
+    Example: P of 0.1, 0.4 and 0.3 at the beginning of three turns pay (0.3, -0.1, None).
+    """
+    if gold_answer(episode.task, field) is None:
+        raise InputError(f"information_gain: item.{field} is no text and no number; name the gold answer's field")
+    noted = [turn.completion.belief for turn in episode.turns]
+    if noted and all(belief is None for belief in noted):
+        raise InputError("information_gain: nobody noted how likely the answer was; only the engine of a run can")
+    gains = [None if after is None or before is None else after - before for before, after in pairwise(noted)]
+    turns = (*gains, None)[: len(noted)]
+    earned = sum(gain for gain in gains if gain is not None)
+    return Score(value=0.0, turns=turns, parts={"information_gain": earned})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gold:
+    """Where a task's gold answer is, and what the policy would say ahead of it."""
+
+    field: str = "answer"
+    lead: str = ""
+
+
+def gold_answer(task: Task, field: str) -> str | None:
+    """The text of a field of a task's row that holds a text or a number; None where it holds anything else."""
+    value = task.item.get(field)
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return None
+    return str(value) or None
 
 
 def no_repeats(episode: Episode) -> Score:

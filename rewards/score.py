@@ -10,11 +10,12 @@ import functools
 import inspect
 import math
 import numbers
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from envs.errors import InputError
+from envs.together import together
 from envs.types import Episode
 
 
@@ -55,6 +56,26 @@ class Reward(Protocol):
     """Anything that scores an episode."""
 
     async def __call__(self, episode: Episode, /) -> Score: ...
+
+
+@runtime_checkable
+class GroupReward(Reward, Protocol):
+    """A reward that compares the episodes of a group with one another.
+
+    Where episodes are played in groups it is asked for the group, once all of it has been played; called with a single
+    episode it scores a group of one, which may well be unscored. Rewards made of one compare as well.
+    """
+
+    async def group(self, episodes: Sequence[Episode], /) -> list[Score]:
+        """[G] the scores of G episodes of one task, in their order, whatever that order is."""
+        ...
+
+
+async def score_group(reward: Reward, episodes: Sequence[Episode]) -> list[Score]:
+    """[G] what a reward says of G episodes of one task: compared where it compares, else one by one, at once."""
+    if isinstance(reward, GroupReward):
+        return await reward.group(episodes) if episodes else []
+    return await together(reward(episode) for episode in episodes)
 
 
 Scored: TypeAlias = Score | float | int | bool | None

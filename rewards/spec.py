@@ -24,9 +24,20 @@ from envs.named import load_attribute
 from envs.sandbox.settings import SandboxSettings
 from rewards.compose import capped, gated, min_form, shaped, weighted, whole
 from rewards.hosted import grader, runs_python, sandbox_settings
+from rewards.judge import relative, rubric
 from rewards.outcome import contains, exact, json_equal, numeric, state_equal
-from rewards.process import call_bonus, flagged, in_order, no_repeats, policy_kept, progress, valid_calls
-from rewards.score import Reward, reward
+from rewards.process import (
+    Gold,
+    call_bonus,
+    flagged,
+    in_order,
+    information_gain,
+    no_repeats,
+    policy_kept,
+    progress,
+    valid_calls,
+)
+from rewards.score import GroupReward, Reward, reward
 
 PART_KEYS = ("weight", "per_turn")
 """What a part of a sum says beside its own options."""
@@ -64,6 +75,12 @@ def sandboxes(spec: Any) -> set[SandboxSettings | None]:
     """
     graders = (one for one in _named_specs(spec) if one["use"] == "grader" and one.get("unsafe_python") is None)
     return {sandbox_settings(one.get("sandbox")) for one in graders if runs_python(**one)}
+
+
+def golds(spec: Any) -> set[Gold]:
+    """The answers whose likelihood `information_gain` reads, of one that `build` accepted."""
+    named = (one for one in _named_specs(spec) if one["use"] == "information_gain")
+    return {Gold(**{name: one[name] for name in ("field", "lead") if name in one}) for one in named}
 
 
 def owned(spec: Any) -> bool:
@@ -117,8 +134,10 @@ def _named(spec: dict[str, Any], where: str) -> Reward:
         raise InputError(f"{where}.use: {error}") from error
     if not callable(target):
         raise InputError(f"{where}.use: {name} is no function")
-    makes_one = _hints(target, where).get("return") is Reward
+    makes_one = _hints(target, where).get("return") in (Reward, GroupReward)
     options = _options(target, spec, where, given=0 if makes_one else 1)
+    if isinstance(target, GroupReward) and not isinstance(target, type):
+        return target
     if makes_one:
         made: Reward = target(**options)
         return made
@@ -168,10 +187,13 @@ REWARDS: dict[str, Callable[..., Any]] = {
     "no_repeats": no_repeats,
     "policy_kept": policy_kept,
     "flagged": flagged,
+    "information_gain": information_gain,
     "gated": gated,
     "capped": capped,
     "shaped": shaped,
     "min_form": min_form,
     "grader": grader,
+    "rubric": rubric,
+    "relative": relative,
 }
 """Rewards by the name configs call them."""

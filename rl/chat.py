@@ -135,6 +135,10 @@ class Chat:
             raise ValueError(f"{self.name}: its chat template would lose part of {message}")
         return ids
 
+    def said(self, lead: str, text: str) -> list[int]:
+        """The ids of a lead of ours, control tokens and all, and a text from outside, of which none becomes one."""
+        return self._template.ids(lambda cut: lead + cut(text))
+
     def text(self, ids: Sequence[int]) -> str:
         """Ids as a person reads them, control tokens shown."""
         return self._decode(ids)

@@ -140,7 +140,7 @@ class Collector:
                 if _scored(done[ticket.position]):
                     self.log.record(step, done[ticket.position])
 
-        await self.player.play_all(jobs, policy, on_played)
+        await self.player.play_all(jobs, policy, on_played, group=size)
         return [done[ticket.position] for ticket in tickets]
 
     def _refuse_lost(self, played: Sequence[Played]) -> None:

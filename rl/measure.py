@@ -18,6 +18,7 @@ def measure(config: Config, watcher: Watcher) -> dict[str, Report]:
     The embedded policy is made under `output_dir` if it is not there.
     """
     check(config)
+    scene.check_groups(config)
     model, _ = model_path(config, PartialState(cpu=True), watcher)
     tasks = scene.tasks(config, config.env.evaluate)[: config.evaluate.tasks]
     reports = {}

@@ -13,6 +13,7 @@ from openai.types.chat import ChatCompletion
 
 from envs.environment import ToolSpec
 from envs.types import Completion, Cost, Episode, Message, ToolCall
+from rl.belief import Belief
 from rl.chat import Chat
 from rl.engines import Engine, EngineError, Sampling
 
@@ -122,11 +123,15 @@ class EnginePolicy:
     """Plays with a local engine, token ids in and token ids out.
 
     With a `seed`, every turn has a seed of its own, made of it, the episode's id and the turn: the
-    same episode is sampled in the same way whatever else is being sampled.
+    same episode is sampled in the same way whatever else is being sampled. With a `belief`, every turn
+    notes how likely the gold answer was at its beginning.
     """
 
-    def __init__(self, engine: Engine, chat: Chat, sampling: Sampling, *, seed: int | None = None) -> None:
+    def __init__(
+        self, engine: Engine, chat: Chat, sampling: Sampling, *, seed: int | None = None, belief: Belief | None = None
+    ) -> None:
         self._engine, self._chat, self._sampling, self._seed = engine, chat, sampling, seed
+        self._belief = belief
 
     async def __call__(self, episode: Episode, tools: Mapping[str, ToolSpec], /) -> Completion:
         prompt_ids = self._prompt(episode, tools)
@@ -142,6 +147,7 @@ class EnginePolicy:
                 stop_ids=self._chat.stop_ids,
                 seed=seed,
             )
+            belief = None if self._belief is None else await self._belief(episode.task, prompt_ids)
         except EngineError as error:
             if not await self._engine.healthy():
                 raise  # no episode can go on: better to stop than to record all of them as broken
@@ -154,6 +160,7 @@ class EnginePolicy:
             logprobs=sampled.logprobs,
             finish="context" if cut_by_context else sampled.finish,
             version=sampled.version,
+            belief=belief,
             cost=Cost(prompt_tokens=len(prompt_ids), sampled_tokens=len(sampled.token_ids)),
         )
 

@@ -17,7 +17,7 @@ from envs.environment import Environment
 from envs.errors import EnvLost
 from envs.together import together
 from envs.types import Cost, Episode, Stop, Task, Turn
-from rewards.score import Reward, Score, check
+from rewards.score import GroupReward, Reward, Score, check, score_group
 from rl.policy import ContextFull, Policy, PolicyError
 
 log = logging.getLogger(__name__)
@@ -134,41 +134,74 @@ class Player:
 
     async def play(self, task: Task, policy: Policy, *, id: str) -> Played:
         """Play and score one episode; an episode that stays broken is unscored, not 0."""
+        return (await scored([await self._episode(task, policy, id=id)], self.reward))[0]
+
+    async def _episode(self, task: Task, policy: Policy, *, id: str) -> Episode:
+        """Play one episode, again if the machinery broke it."""
         for attempt in range(self.retries + 1):
             episode = await run_episode(self.env(task), policy, self.limits, id=id)
             if not episode.broken:
-                return Played(
-                    episode=episode, score=check(await self.reward(episode), "reward", turns=len(episode.turns))
-                )
+                break
             self.retried += attempt < self.retries
-        return Played(episode=episode, score=Score.unscored(f"{episode.stop}: {episode.fault}"))
+        return episode
 
     async def play_all(
         self,
         tasks: Sequence[tuple[Task, str]],
         policy: Policy,
         on_played: Callable[[int, Played], None] = lambda index, played: None,
+        *,
+        group: int = 1,
     ) -> list[Played]:
         """Play many tasks at once, `(task, episode id)` each; results in the order of the tasks.
 
-        `on_played` hears of each episode, with its index, as soon as it has ended. If one raises (a
+        `on_played` hears of each episode, with its index, as soon as it is scored. If one raises (a
         bug of ours or of an environment's author) the others are cancelled and closed.
+
+        Args:
+            group: so many tasks in a row are one and the same. A reward that compares them scores them when the last
+                of them has ended; any other scores each episode by itself, as soon as it has.
         """
         slots = asyncio.Semaphore(self.concurrency)
+        size = group if isinstance(self.reward, GroupReward) else 1
 
-        async def one(index: int, task: Task, id: str) -> Played:
+        async def one(index: int, task: Task, id: str) -> list[Played]:
             async with slots:
                 played = await self.play(task, policy, id=id)
             on_played(index, played)
-            return played
+            return [played]
+
+        async def episode(task: Task, id: str) -> Episode:
+            async with slots:
+                return await self._episode(task, policy, id=id)
+
+        async def compared(first: int) -> list[Played]:
+            episodes = await together(episode(task, id) for task, id in tasks[first : first + size])
+            found = await scored(episodes, self.reward)
+            for index, played in enumerate(found, first):
+                on_played(index, played)
+            return found
 
         try:
-            async with asyncio.TaskGroup() as group:
-                jobs = [group.create_task(one(i, task, id)) for i, (task, id) in enumerate(tasks)]
+            async with asyncio.TaskGroup() as running:
+                jobs = [
+                    running.create_task(one(i, *tasks[i]) if size == 1 else compared(i))
+                    for i in range(0, len(tasks), size)
+                ]
         except BaseExceptionGroup as group_error:
             # One bug tends to show in many episodes at once, and the first says it all.
             raise group_error.exceptions[0] from None
-        return [job.result() for job in jobs]
+        return [played for job in jobs for played in job.result()]
+
+
+async def scored(episodes: Sequence[Episode], reward: Reward) -> list[Played]:
+    """What a reward says of the episodes of a group; one that broke is unscored, not 0, and no part of the group."""
+    whole = [episode for episode in episodes if not episode.broken]
+    scores = zip(whole, await score_group(reward, whole), strict=True)
+    checked = iter([check(score, "reward", turns=len(episode.turns)) for episode, score in scores])
+    return [
+        Played(episode=e, score=Score.unscored(f"{e.stop}: {e.fault}") if e.broken else next(checked)) for e in episodes
+    ]
 
 
 async def rescore(played: Sequence[Played], reward: Reward, name: str) -> list[Played]:

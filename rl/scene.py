@@ -15,7 +15,8 @@ from envs.guard import guard_of
 from envs.sandbox.settings import SandboxSettings
 from envs.tasks import check_disjoint, load
 from envs.types import Task
-from rewards.score import Reward
+from rewards.process import Gold
+from rewards.score import GroupReward, Reward
 from rl.config import Config, EnvConfig
 from rl.options import checked
 from rl.rollout import Limits, Player
@@ -108,8 +109,52 @@ def sandboxes(config: Config) -> set[SandboxSettings]:
 
 
 def holdout(config: Config) -> Reward | None:
-    """The grader that training never sees, if the config names one."""
-    return rewards.build(config.holdout, "holdout") if config.holdout else None
+    """The grader that training never sees, if the config names one.
+
+    Raises:
+        InputError: it can't be made, or compares the episodes of a group.
+    """
+    if not config.holdout:
+        return None
+    made = rewards.build(config.holdout, "holdout")
+    if isinstance(made, GroupReward):
+        raise InputError("holdout compares the episodes of a group, and it is asked of one at a time; name another")
+    return made
+
+
+def check_groups(config: Config, *, trained: int | None = None, evaluated: bool = True) -> None:
+    """Refuse a reward that compares the episodes of a group where there would be nothing to compare.
+
+    Args:
+        trained: episodes of a task that a step plays; None where nothing is trained.
+        evaluated: held-out tasks are played.
+
+    Raises:
+        InputError: what to set.
+    """
+    if not isinstance(rewards.build(config.reward), GroupReward):
+        return
+    if trained == 1:
+        raise InputError("reward compares the episodes of a group: set trainer.num_generations to 2 or more")
+    if evaluated and config.evaluate.samples == 1:
+        raise InputError("reward compares the episodes of a group: set evaluate.samples to 2 or more")
+    if evaluated and config.evaluate.greedy and not config.holdout:
+        raise InputError(
+            "reward compares the episodes of a group, and a greedy evaluation plays each task once: set "
+            "evaluate.greedy to false, or name a holdout, which scores one episode at a time"
+        )
+
+
+def gold(config: Config) -> Gold | None:
+    """The answer whose likelihood the policy is to note at every turn; None where no reward reads that.
+
+    Raises:
+        InputError: rewards read that of different answers.
+    """
+    found = rewards.spec.golds(config.reward) | rewards.spec.golds(config.holdout)
+    if len(found) > 1:
+        raise InputError("information_gain: all parts of reward and holdout need the same field and lead")
+    return next(iter(found), None)
 
 
 def player(config: Config, *, attended: bool = False) -> Player:

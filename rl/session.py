@@ -19,6 +19,7 @@ from envs.errors import InputError
 from envs.sandbox import Sandboxes, SandboxSettings, find_tier, share, shared
 from envs.types import Task
 from rl import scene, tiny
+from rl.belief import Belief
 from rl.chat import Chat
 from rl.config import ChatConfig, Config, EngineConfig
 from rl.engines import Engine, Sampling
@@ -144,7 +145,9 @@ class Session:
             top_k=rollout.top_k,
             max_tokens=rollout.max_tokens,
         )
-        return EnginePolicy(self.engine, self.chat, sampling, seed=seed)
+        gold = scene.gold(self.config)
+        belief = None if gold is None else Belief(self.engine, self.chat, gold)
+        return EnginePolicy(self.engine, self.chat, sampling, seed=seed, belief=belief)
 
     def serve_adapter(self) -> None:
         """Have the engine answer with the adapter that the config names, if it names one."""
@@ -162,7 +165,7 @@ class Session:
         """Play each task `samples` times, with seeds of their own; results grouped by task."""
         jobs = [(task, f"{task.id}#{k}") for task in tasks for k in range(samples)]
         policy = self.policy(temperature=temperature, seed=self.config.seed)
-        return self.loop.run(self.player.play_all(jobs, policy, on_played))
+        return self.loop.run(self.player.play_all(jobs, policy, on_played, group=samples))
 
     def judge(self, played: Sequence[Played]) -> list[Played] | None:
         """The same episodes with the scores of the holdout grader; None where the config has none."""

@@ -88,9 +88,9 @@ class Training:
         """Everything that can be wrong with the config and be seen before the run directory is made."""
         session.check(self.config)
         scene.check_splits(self.config)
-        lookout.check(
-            self.config.watch, evaluates=self.args.eval_strategy != "no", saves=self.args.save_strategy != "no"
-        )
+        evaluated = self.args.eval_strategy != "no"
+        scene.check_groups(self.config, trained=self.args.num_generations, evaluated=evaluated)
+        lookout.check(self.config.watch, evaluates=evaluated, saves=self.args.save_strategy != "no")
         recipe = tiny.recipe_of(self.config)
         made = Qwen3Config(num_hidden_layers=recipe.shape.layers)
         check_targets(made if self.config.model == "tiny" else read_network(self.config.model), self.lora)

@@ -99,6 +99,8 @@ def _turn(turn: Turn, before: Sequence[int]) -> Tree:
         "version": completion.version,
         "cost": _cost(completion.cost),
     }
+    if completion.belief is not None:
+        tree["belief"] = completion.belief
     if prompt or completion.token_ids:
         tree["tokens"] = {
             "keep": keep,
@@ -122,6 +124,7 @@ def _read_turns(actions: Sequence[Mapping[str, Any]]) -> list[Turn]:
             logprobs=tuple(float(logprob) for logprob in tokens["logprobs"]),
             finish=action["finish"],
             version=action["version"],
+            belief=action.get("belief"),
             cost=_read_cost(action["cost"]),
         )
         sequence = completion.prompt_ids + completion.token_ids

@@ -70,6 +70,16 @@ class Engine(Protocol):
         """
         ...
 
+    async def logprobs(self, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> tuple[float, ...]:
+        """Natural-log probabilities of `token_ids` after `prompt_ids`, one each, at temperature 1; none is sampled.
+
+        Together they must be shorter than `max_model_len`, and neither may be empty.
+
+        Raises:
+            EngineError: the engine is dead or refused the request.
+        """
+        ...
+
     async def load(self, adapter: Path, version: int) -> None:
         """Serve `adapter` (a directory written by PEFT's `save_pretrained`) from now on as `version`.
 

@@ -102,6 +102,24 @@ class ServerEngine:
             raise EngineError("the server gave a logprob that is no number")
         return Sampled(token_ids=tuple(choice["token_ids"]), logprobs=logprobs, finish=finish, version=version)
 
+    async def logprobs(self, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> tuple[float, ...]:
+        """Logprobs of given tokens; see `rl.engines.Engine`."""
+        request = {
+            "model": self._model,
+            "prompt": [*prompt_ids, *token_ids],
+            "prompt_logprobs": 0,
+            "max_tokens": 1,
+            "temperature": 0.0,
+            "return_tokens_as_token_ids": True,
+        }
+        self._sampling += 1
+        try:
+            choice = (await _ask(self._client, "POST", "/v1/completions", request))["choices"][0]
+        finally:
+            self._sampling -= 1
+        behind = choice["prompt_logprobs"][len(prompt_ids) :]
+        return tuple(float(at[str(token)]["logprob"]) for token, at in zip(token_ids, behind, strict=True))
+
     async def load(self, adapter: Path, version: int) -> None:
         """Serve `adapter` as `version`; see `rl.engines.Engine`."""
         if version <= self.version:

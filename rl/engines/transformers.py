@@ -126,6 +126,26 @@ class TransformersEngine:
             token_ids=tuple(out.generated_tokens), logprobs=tuple(out.logprobs), finish=finish, version=version
         )
 
+    async def logprobs(self, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> tuple[float, ...]:
+        """Logprobs of given tokens; see `rl.engines.Engine`. Sampling pauses meanwhile."""
+        if len(prompt_ids) + len(token_ids) >= self.max_model_len:
+            raise EngineError(f"{len(prompt_ids) + len(token_ids)} tokens do not fit into {self.max_model_len}")
+        name = uuid.uuid4().hex
+        self._sampling[name] = asyncio.get_running_loop().create_future()
+        try:
+            return await asyncio.to_thread(self._forward, list(prompt_ids), list(token_ids))
+        finally:
+            del self._sampling[name]
+
+    def _forward(self, prompt_ids: list[int], token_ids: list[int]) -> tuple[float, ...]:
+        import torch
+
+        with self._manager.pause(), torch.inference_mode():
+            ids = torch.tensor([[*prompt_ids, *token_ids]], device=self._model.device)
+            logits = self._model(ids, logits_to_keep=len(token_ids) + 1, use_cache=False).logits[0, :-1].float()
+            chosen = logits.log_softmax(-1).gather(-1, ids[0, len(prompt_ids) :, None])[:, 0]
+            return tuple(chosen.tolist())
+
     async def load(self, adapter: Path, version: int) -> None:
         """Serve `adapter` as `version`; see `rl.engines.Engine`."""
         if version <= self.version:

@@ -168,6 +168,31 @@ class VllmEngine:
         finish: Finish = "stop" if out.finish_reason == "stop" else "length"
         return Sampled(token_ids=ids, logprobs=logprobs, finish=finish, version=version)
 
+    async def logprobs(self, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> tuple[float, ...]:
+        """Logprobs of given tokens; see `rl.engines.Engine`.
+
+        vLLM works out those of the whole prompt, without its prefix cache: memory for as many rows of the vocabulary as
+        it reads tokens at once (`max_num_batched_tokens`).
+        """
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        params = SamplingParams(
+            prompt_logprobs=0, max_tokens=1, temperature=0.0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
+        )
+        whole = [*prompt_ids, *token_ids]
+        self._sampling += 1
+        try:
+            async with _failures("work out logprobs"):
+                prompt: Any = {"prompt_token_ids": whole}
+                stream = self._llm.generate(prompt, params, uuid.uuid4().hex, lora_request=self._lora)
+                outputs = [output async for output in stream]
+        finally:
+            self._sampling -= 1
+        places: Any = outputs[-1].prompt_logprobs
+        behind = places[len(prompt_ids) :]
+        return tuple(float(at[token].logprob) for token, at in zip(token_ids, behind, strict=True))
+
     async def stream(
         self,
         prompt_ids: Sequence[int],

@@ -1,9 +1,24 @@
 """The way there, turn by turn."""
 
+from dataclasses import replace
+
 import pytest
 
 from envs import InputError, Stop, ToolResult, Turn
-from rewards import Score, call_bonus, flagged, in_order, no_repeats, policy_kept, progress, valid_calls
+from rewards import (
+    Score,
+    build,
+    call_bonus,
+    flagged,
+    in_order,
+    information_gain,
+    no_repeats,
+    policy_kept,
+    progress,
+    valid_calls,
+)
+from rewards.process import Gold
+from rewards.spec import golds
 
 
 def step(call_id, tool, **facts):
@@ -28,6 +43,48 @@ def test_the_call_bonus_pays_for_every_call_that_went_well(played):
     assert call_bonus(played("Done.", calls=turns)) == Score(
         value=0.0, turns=(2.0, 0.0, 1.0, None), parts={"call_bonus": 3.0}
     )
+
+
+def believed(played, *beliefs, **item):
+    """An episode with a turn for each belief."""
+    made = played("4", calls=[["look"]] * (len(beliefs) - 1), item=item or {"answer": "4"})
+    turns = zip(made.turns, beliefs, strict=True)
+    made.turns = [replace(turn, completion=replace(turn.completion, belief=belief)) for turn, belief in turns]
+    return made
+
+
+def test_information_gain_pays_what_a_turn_made_the_answer_likelier(played):
+    found = information_gain(believed(played, 0.125, 0.5, 0.25))
+    assert found == Score(value=0.0, turns=(0.375, -0.25, None), parts={"information_gain": 0.125})
+    assert information_gain(believed(played, 0.5)).turns == (None,)
+
+
+def test_all_turns_together_pay_the_last_likelihood_minus_the_first_however_many_they_are(played):
+    for beliefs in ((0.25, 0.75), (0.25, 0.5, 0.75), (0.25, 1.0, 0.0, 0.5, 0.75)):
+        assert information_gain(believed(played, *beliefs)).total == 0.5
+
+
+def test_a_turn_that_could_not_be_looked_at_pays_nothing_nor_does_the_one_before(played):
+    found = information_gain(believed(played, 0.25, 0.5, None, 0.5, 0.75))
+    assert found.turns == (0.25, None, None, 0.25, None)
+
+
+def test_information_gain_without_an_answer_or_without_an_engine_is_refused(played):
+    for item in ({"answer": ["4"]}, {"answer": True}, {"answer": ""}, {"goal": "4"}):
+        with pytest.raises(InputError, match=r"item\.answer is no text and no number"):
+            information_gain(believed(played, 0.5, 0.5, **item))
+    with pytest.raises(InputError, match="nobody noted"):
+        information_gain(believed(played, None, None))
+    assert information_gain(believed(played, 0.5, 0.75, goal=4), field="goal").turns == (0.25, None)
+
+
+def test_the_answers_that_a_config_wants_looked_at_are_known_before_it_runs():
+    inner = {"use": "information_gain", "field": "goal", "lead": "So: "}
+    spec = {"a": "exact", "b": {"use": "gated", "first": "exact", "then": {**inner}}, "c": {**inner, "weight": 0.5}}
+    build(spec)
+    assert golds(spec) == {Gold(field="goal", lead="So: ")}
+    assert golds({"use": "information_gain"}) == golds("information_gain") == {Gold()}
+    assert golds("exact") == golds({}) == set()
 
 
 def test_a_turn_without_calls_is_not_judged(played):

@@ -78,6 +78,8 @@ def test_every_reward_of_the_house_has_its_own_name_and_can_be_built():
         "min_form": {"part": "progress"},
         "grader": {"grader": check},
         "flagged": {"fact": "needless"},
+        "rubric": {"model": "m", "judge": {"base_url": "http://x"}, "criteria": [{"name": "a", "says": "It is so."}]},
+        "relative": {"model": "m", "judge": {"base_url": "http://x"}},
     }
     for name, function in REWARDS.items():
         assert name == function.__name__

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from envs import Environment, Message, Task
 from envs.types import Episode
-from rewards import Score, reward
+from rewards import GroupReward, Score, reward
 from rl.collect import Collected, Collector, Group, StepLost
 from rl.feed import Feed
 from rl.policy import PolicyError, ScriptPolicy
@@ -62,13 +62,28 @@ def collect(
     score: Any, *, log: Log | None = None, seed: int = 0, groups: int = 3, policy: Any = None, **settings: Any
 ) -> tuple[Collected, Collector]:
     collector = Collector(
-        player=Player(env=Talk, reward=reward(score), retries=0),
+        player=Player(env=Talk, reward=score if isinstance(score, GroupReward) else reward(score), retries=0),
         feed=Feed(tasks(10), 0),
         log=log or Log(),
         group_size=4,
         **settings,
     )
     return asyncio.run(collector.collect(policy or late(seed), 5, groups)), collector
+
+
+class Compared:
+    """A reward that ranks the episodes of a group by what `sample` says of them, and notes whom it saw together."""
+
+    def __init__(self) -> None:
+        self.saw: list[list[str]] = []
+
+    async def __call__(self, episode: Episode, /) -> Score:
+        return (await self.group([episode]))[0]
+
+    async def group(self, episodes: Sequence[Episode], /) -> list[Score]:
+        self.saw.append([episode.id for episode in episodes])
+        best = sorted(sample(episode) for episode in episodes)
+        return [Score(value=float(best.index(sample(episode)))) for episode in episodes]
 
 
 def varied(episode: Episode) -> float:
@@ -119,6 +134,66 @@ def test_groups_of_an_interrupted_step_are_used_as_they_are() -> None:
     assert [group.ticket.position for group in again.groups] == [1]
     assert len(heard) == 4
     assert all(mine is its for mine, its in zip(got.groups[0].played, kept[0], strict=True))
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(st.integers(0, 2**32))
+def test_a_reward_that_compares_sees_each_group_once_and_whole_whoever_ends_first(seed: int) -> None:
+    compared, log, heard = Compared(), Log(), list[Played]()
+    got, _ = collect(compared, seed=seed, log=log, on_played=heard.append)
+    assert [[p.score.value for p in group.played] for group in got.groups] == [[0.0, 1.0, 2.0, 3.0]] * 3
+    ids = [[p.episode.id for p in group.played] for group in got.groups]
+    assert sorted(compared.saw) == sorted(ids)
+    assert sorted(p.episode.id for p in heard) == sorted(id for group in ids for id in group)
+    assert len(log.groups) == 3
+
+
+def test_what_broke_is_not_compared_and_the_others_are() -> None:
+    def say(episode: Episode) -> Message:
+        if sample(episode) in (0, 2):
+            raise PolicyError("down")
+        return Message(role="assistant", content="so")
+
+    compared = Compared()
+    got, _ = collect(compared, groups=1, policy=ScriptPolicy(say))
+    assert [len(saw) for saw in compared.saw] == [2]
+    scores = [p.score for p in got.groups[0].played]
+    assert [score.error for score in scores] == ["fault: down", None, "fault: down", None]
+    assert [scores[1].value, scores[3].value] == [0.0, 1.0]
+
+
+def test_a_reward_that_does_not_score_every_episode_of_a_group_is_a_bug() -> None:
+    class Short(Compared):
+        async def group(self, episodes: Sequence[Episode], /) -> list[Score]:
+            return (await super().group(episodes))[1:]
+
+    with pytest.raises(ValueError, match="zip"):
+        collect(Short())
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_waiting_to_be_compared_holds_no_place_in_which_others_could_play(concurrency: int) -> None:
+    player = Player(env=Talk, reward=Compared(), concurrency=concurrency)
+    jobs = [(task, f"{task.id}#{k}") for task in tasks(3) for k in range(4)]
+    played = asyncio.run(asyncio.wait_for(player.play_all(jobs, late(0), group=4), 20))
+    assert [p.score.value for p in played] == [0.0, 1.0, 2.0, 3.0] * 3
+    assert [p.episode.id for p in played] == [id for _, id in jobs]
+
+
+def test_a_group_whose_judge_fails_is_left_out_and_played_again_after_it_is_mended() -> None:
+    class Down(Compared):
+        async def group(self, episodes: Sequence[Episode], /) -> list[Score]:
+            if "@1#" in episodes[0].id:
+                return [Score.unscored("the judge is down")] * len(episodes)
+            return await super().group(episodes)
+
+    log = Log()
+    got, _ = collect(Down(), log=log)
+    unscored = [group for group in got.groups if group.played[0].score.error is not None]
+    assert len(unscored) == 1 and len(log.groups) == 3
+    with pytest.raises(StepLost, match="4 of 12 episodes"):
+        collect(Down(), log=(log := Log()), max_unscored=0.3)
+    assert len(log.groups) == 2, "a resume would take the unscored group for done"
 
 
 def test_a_step_whose_episodes_all_broke_stops_the_run_and_leaves_nothing_to_be_reused() -> None:

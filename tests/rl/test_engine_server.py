@@ -92,6 +92,12 @@ def test_logprobs_are_pefts_across_three_versions(url: str, run: Any, made_model
         assert apart() > 1e-2, "the test can't tell this version from the last"
         run(engine.load(tmp_path / str(version), version))
         assert apart() < 1e-4
+    for _ in range(2):
+        found = run(engine.logprobs(PROMPT, [3, 500, 7, 7]))
+        with torch.no_grad():
+            logits = policy(torch.tensor([[*PROMPT, 3, 500, 7, 7]])).logits[0, len(PROMPT) - 1 : -1]
+        expected = logits.log_softmax(-1)[range(4), [3, 500, 7, 7]].tolist()
+        assert max(abs(a - b) for a, b in zip(found, expected, strict=True)) < 1e-4
 
     free = run(engine.generate(PROMPT, Sampling(max_tokens=16), stop_ids=[], seed=3))
     assert (free.finish, free.version, len(free.token_ids)) == ("length", 3, 16)

@@ -58,6 +58,21 @@ def test_logprobs_are_pefts_across_three_versions(engine: Any, run: Any, made_mo
         run(engine.load(tmp_path / str(version), version))
         assert apart() < 1e-4
 
+    async def both() -> tuple[Sampled, tuple[float, ...]]:
+        """While a turn is sampled."""
+        return await asyncio.gather(
+            engine.generate(PROMPT, Sampling(max_tokens=12), stop_ids=[]), engine.logprobs(PROMPT, [3, 499, 7, 7])
+        )
+
+    sampled, found = run(both())
+    assert len(sampled.token_ids) == 12
+    with torch.no_grad():
+        logits = policy(torch.tensor([[*PROMPT, 3, 499, 7, 7]])).logits[0, len(PROMPT) - 1 : -1]
+    expected = logits.log_softmax(-1)[range(4), [3, 499, 7, 7]].tolist()
+    assert max(abs(a - b) for a, b in zip(found, expected, strict=True)) < 1e-4
+    with pytest.raises(EngineError, match="do not fit"):
+        run(engine.logprobs([1] * 1020, [1] * 4))
+
 
 def test_a_turn_ends_on_a_stop_id_which_is_part_of_it(engine: Any, run: Any) -> None:
     greedy = Sampling(max_tokens=16, temperature=0.0)

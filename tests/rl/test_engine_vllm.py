@@ -103,6 +103,26 @@ def test_merging_fits_other_architectures(kind: str, made_model: Any, run: Any, 
     run(engine.close())
 
 
+@pytest.mark.parametrize("handover", ["merged", "adapter"])
+def test_logprobs_of_given_tokens_are_pefts_by_the_version_that_answers(
+    handover: str, engines: Any, made_model: Any, run: Any, tmp_path: Path
+) -> None:
+    engine, policy = engines(handover), Policy(made_model("qwen3"), target_modules="all-linear")
+    given = ((PROMPT, (3, 500, 7, 7)), (PROMPT[:5], (0,)), ([9], tuple(PROMPT)))
+    for version in itertools.islice(versions, 2):
+        policy.redraw(version)
+        policy.model.save_pretrained(tmp_path / str(version))
+        run(engine.load(tmp_path / str(version), version))
+        for prompt, tokens in given * 2:  # a second time, when its prefix cache holds all of it
+            found = run(engine.logprobs(prompt, tokens))
+            expected = policy.logprobs(prompt, tokens)
+            assert len(found) == len(tokens)
+            assert max(abs(a - b) for a, b in zip(found, expected, strict=True)) < 1e-4
+    with pytest.raises(EngineError):
+        run(engine.logprobs([1] * 1020, [1] * 10))
+    assert run(engine.healthy())
+
+
 def test_a_turn_ends_on_a_stop_id_which_is_part_of_it(engines: Any, run: Any) -> None:
     engine = engines("merged")
     free = run(engine.generate(PROMPT, Sampling(max_tokens=16), stop_ids=[], seed=3))

@@ -10,6 +10,7 @@ import pytest
 from envs import Environment, Episode
 from envs.errors import InputError
 from envs.sandbox import SandboxSettings
+from rewards.process import Gold
 from rl import scene
 from rl.config import Config, parse
 from rl.loop import BackgroundLoop
@@ -50,6 +51,49 @@ def config(reward: Any, env: str = "desk", **changes: Any) -> Config:
 )
 def test_a_run_opens_the_sandboxes_that_its_graders_run_in(reward: Any, needed: set[SandboxSettings]) -> None:
     assert scene.sandboxes(config(reward)) == needed
+
+
+RELATIVE = {"use": "relative", "model": "m", "judge": {"base_url": "http://127.0.0.1:9/v1"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "trained", "said"),
+    [
+        ({}, None, "evaluate.samples to 2"),
+        ({"evaluate": {"samples": 4}}, None, "set evaluate.greedy to false"),
+        ({"evaluate": {"greedy": False}}, None, "evaluate.samples to 2"),
+        ({"evaluate": {"samples": 4, "greedy": False}}, 1, "trainer.num_generations to 2"),
+        ({"evaluate": {"samples": 4, "greedy": False}}, 2, None),
+        ({"evaluate": {"samples": 4}, "holdout": {"use": "progress"}}, 2, None),
+        ({"evaluate": {"samples": 1}, "holdout": {"use": "progress"}}, 2, "evaluate.samples to 2"),
+    ],
+)
+@pytest.mark.parametrize("reward", [RELATIVE, {"a": "progress", "b": {"use": "capped", "part": RELATIVE, "limit": 1}}])
+def test_a_reward_that_compares_is_refused_where_there_is_nothing_to_compare(
+    reward: Any, changes: Any, trained: int | None, said: str | None
+) -> None:
+    made = config(reward, **changes)
+    scene.check_groups(made, trained=2, evaluated=False)
+    if said is None:
+        scene.check_groups(made, trained=trained)
+    else:
+        with pytest.raises(InputError, match=said):
+            scene.check_groups(made, trained=trained)
+    scene.check_groups(config({"use": "progress"}), trained=1)
+
+
+def test_a_holdout_that_compares_is_refused() -> None:
+    with pytest.raises(InputError, match="holdout compares"):
+        scene.holdout(config({"use": "progress"}, holdout=RELATIVE))
+
+
+def test_the_policy_is_to_note_one_answer_and_no_two() -> None:
+    one, other = {"use": "information_gain"}, {"use": "information_gain", "lead": "So: "}
+    assert scene.gold(config({"use": "progress"})) is None
+    assert scene.gold(config({"a": one, "b": "progress"}, holdout=one)) == Gold()
+    assert scene.gold(config({"use": "progress"}, holdout=other)) == Gold(lead="So: ")
+    with pytest.raises(InputError, match="the same field and lead"):
+        scene.gold(config({"a": one, "b": other}))
 
 
 def test_a_run_opens_sandboxes_for_an_environment_that_runs_code() -> None:

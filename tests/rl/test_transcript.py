@@ -82,6 +82,7 @@ def turns(draw: st.DrawFn) -> list[Turn]:
             logprobs=tuple(draw(st.lists(FLOAT, min_size=len(sampled), max_size=len(sampled)))),
             finish=draw(st.sampled_from(get_args(Finish))),
             version=draw(st.integers(0, 1000)),
+            belief=draw(st.none() | st.floats(0, 1)),
             cost=draw(COST),
         )
         sequence = completion.prompt_ids + completion.token_ids

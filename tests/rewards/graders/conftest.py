@@ -6,7 +6,7 @@ import json
 import pytest
 
 from rewards.graders import Grader, Judge, JudgeConfig, Services, Settings, UnsafeSubprocess, parse, sample
-from served import Server
+from served import Server, completion
 
 
 @pytest.fixture
@@ -43,9 +43,6 @@ def judged():
     def make(result, *, finish="stop", refusal=None, content=None):
         steps = [{"description": "looked", "conclusion": "seen"}]
         text = json.dumps({"steps": steps, "result": result}) if content is None else content
-        message = {"role": "assistant", "content": text, "refusal": refusal}
-        choice = {"index": 0, "message": message, "finish_reason": finish}
-        usage = {"prompt_tokens": 11, "completion_tokens": 5, "total_tokens": 16}
-        return {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
+        return completion(text, finish=finish, refusal=refusal)
 
     return make
