@@ -50,14 +50,13 @@ IGNORED = {
 """DPOConfig fields that would have no effect here, and why. Setting one is an error."""
 
 DEFAULTS: dict[str, Any] = {
-    "learning_rate": 2e-4,
     "num_train_epochs": 1,
     "logging_steps": 1,
     "disable_tqdm": True,
     "report_to": [],
     "save_strategy": "no",
 }
-"""Where a value that was run differs from TRL's default. TRL's learning rate is one for all weights, not for LoRA."""
+"""Where a value that was run differs from TRL's default."""
 
 
 def settings(output_dir: str, seed: int, fields: Mapping[str, Any]) -> DPOConfig:
