@@ -96,9 +96,9 @@ class Mined:
     def why_none(self) -> str:
         """For a message: where the pairs were lost."""
         return (
-            f"{self.groups} groups of {self.episodes} episodes, {self.left_out} of them broken or unscored; {self.mixed} "
-            f"groups hold episodes that differ by the margin, in {self.compared} pairs; {self.parted} of those share a "
-            f"prefix and part; {self.undecided} pairs of segments were as often the worse as the better"
+            f"{self.groups} groups of {self.episodes} episodes, {self.left_out} of them broken or unscored; "
+            f"{self.mixed} groups hold episodes that differ by the margin, in {self.compared} pairs; {self.parted} of "
+            f"those share a prefix and part; {self.undecided} pairs of segments were as often the worse as the better"
         )
 
 

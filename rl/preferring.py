@@ -215,11 +215,11 @@ def said(mined: Mined, learned: Sequence[Pair], held: Sequence[Pair]) -> Iterato
     turns = fmean(number for pair in pairs for number in pair.turns)
     tokens = fmean(pair.learned / 2 for pair in pairs)
     share = sum(pair.learned for pair in pairs) / sum(pair.sampled for pair in pairs)
-    yield f"{mined.groups} groups of {mined.episodes} episodes ({mined.left_out} left out); {mined.mixed} groups are mixed"
+    yield f"{mined.groups} groups of {mined.episodes} episodes ({mined.left_out} left out); {mined.mixed} are mixed"
     yield f"{len(pairs)} pairs: {len(learned)} of {tasks} tasks to learn from, {len(held)} of {other} tasks held out"
     yield (
-        f"a segment has {turns:.1f} turns and {tokens:.1f} sampled tokens on average; {share:.1%} of the sampled tokens "
-        "of the paired episodes carry loss"
+        f"a segment has {turns:.1f} turns and {tokens:.1f} sampled tokens on average; {share:.1%} of the sampled "
+        "tokens of the paired episodes carry loss"
     )
 
 

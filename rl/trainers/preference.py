@@ -37,7 +37,7 @@ IGNORED = {
     "pad_token": "padding is masked; the tokenizer names its token",
     "padding_free": "TRL has it no longer",
     "precompute_ref_batch_size": "nothing is precomputed",
-    "precompute_ref_log_probs": "the reference is the same base without what is learned, and takes no memory of its own",
+    "precompute_ref_log_probs": "the reference is the same base without what is learned: it takes no memory",
     "ref_model_mixup_alpha": "the reference stays",
     "ref_model_sync_steps": "the reference stays",
     "remove_unused_columns": "the collator needs every column",

@@ -143,9 +143,7 @@ def test_of_two_directions_the_more_frequent_one_stays_and_a_tie_leaves_none() -
 def many(task: str, parts_at: int = 0) -> list[Played]:
     """Three good and three bad episodes that part in one turn: nine pairs of one prefix."""
     before = [(5 + k,) for k in range(parts_at)]
-    return [
-        episode(*before, (10 + n,), value=float(n < 3), task=task) for n in range(6)
-    ]
+    return [episode(*before, (10 + n,), value=float(n < 3), task=task) for n in range(6)]
 
 
 def test_a_prefix_gives_no_more_pairs_than_its_share() -> None:
@@ -200,7 +198,10 @@ def test_every_pair_is_what_it_says(drawn: list, segment: int | None, margin: fl
     assert len(set(map(str, found.pairs))) == len(found.pairs)
     for pair in found.pairs:
         assert pair.margin >= margin
-        first = [ids[: _until(mask)] for ids, mask in ((pair.chosen_ids, pair.chosen_mask), (pair.rejected_ids, pair.rejected_mask))]
+        first = [
+            ids[: _until(mask)]
+            for ids, mask in ((pair.chosen_ids, pair.chosen_mask), (pair.rejected_ids, pair.rejected_mask))
+        ]
         assert first[0] != first[1]  # they part in the first turn of the segment
         if segment is not None:
             assert pair.turns[0] == pair.turns[1] <= segment

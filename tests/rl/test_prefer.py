@@ -1,4 +1,4 @@
-"""`rft prefer` on records of the desk: careless demonstrations, several of each task, as a policy would have sampled."""
+"""`rft prefer` on records of the desk: careless demonstrations, several of each task, as a policy would sample them."""
 
 from __future__ import annotations
 
@@ -97,7 +97,8 @@ def test_what_it_leaves_is_a_run_that_other_commands_take(
     assert [line["step"] for line in run.metrics.read() if "loss" in line] == [1, 2, 3]
     assert [entry["kind"] for entry in run.ledger.read()] == ["created", "preferred"]
     report = json.loads((out / "preference.json").read_text())
-    assert report["mined"]["groups"] == 12 and report["learned"] + report["held_out"]["pairs"] == report["mined"]["pairs"]
+    mined = report["mined"]
+    assert mined["groups"] == 12 and report["learned"] + report["held_out"]["pairs"] == mined["pairs"]
     assert report["asked"]["segment"] == 2
 
     config = load_run(out)
@@ -106,7 +107,8 @@ def test_what_it_leaves_is_a_run_that_other_commands_take(
     assert main(["eval", str(out), "--json", str(tmp_path / "eval.json")]) == OK
     assert json.loads((tmp_path / "eval.json").read_text())["sampled"]["episodes"] == 2
     on = load(out / "config.json", f"adapter={out / 'adapter'}", f"output_dir={tmp_path / 'on'}")
-    assert continued(config.model, out / "adapter", grpo_config(on, tmp_path / "on"), on.lora).peft_config["default"].r == 8
+    model = continued(config.model, out / "adapter", grpo_config(on, tmp_path / "on"), on.lora)
+    assert model.peft_config["default"].r == 8
 
     assert "is there and not empty" in refused(capsys, source, "--out", out)
     further = ["--out", str(tmp_path / "further"), "--adapter", str(out / "adapter"), FEW[0], "trainer.max_steps=1"]

@@ -111,7 +111,9 @@ def loss_of(made: SegmentTrainer, pairs: list[Pair]) -> torch.Tensor:
 
 
 def test_a_batch_is_the_chosen_then_the_rejected_halves() -> None:
-    one = replace(PAIRS[0], prompt_ids=(5,), chosen_ids=(6, 7, 8), chosen_mask=(1, 0, 1), rejected_ids=(9,), rejected_mask=(1,))
+    one = replace(
+        PAIRS[0], prompt_ids=(5,), chosen_ids=(6, 7, 8), chosen_mask=(1, 0, 1), rejected_ids=(9,), rejected_mask=(1,)
+    )
     batch = Collator(pad_id=0)(dataset([one]).to_list())
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8], [5, 9, 0, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
