@@ -118,8 +118,8 @@ def mine(
 
     Args:
         groups: each the episodes of one task, sampled as tokens.
-        segment: turns on either side, fewer where one of the two ended before; None takes all the rest of both,
-            which may differ in number (ETO, arXiv 2403.02502).
+        segment: turns on either side, fewer where one of the two ends within them (see `_even`); None takes all the
+            rest of both, which may differ in number (ETO, arXiv 2403.02502).
         margin: the least difference in worth, above 0.
         worth: a key of `WORTHS`.
         per_prefix: so many pairs of one prefix at most, drawn by `seed`.
@@ -186,7 +186,7 @@ def _pair(
     better: Played, worse: Played, chosen: Row, rejected: Row, turn: int, segment: int | None, margin: float
 ) -> Pair:
     lengths = len(better.episode.turns) - turn, len(worse.episode.turns) - turn
-    ends = lengths if segment is None else (min(segment, *lengths),) * 2
+    ends = lengths if segment is None else (_even(segment, *lengths),) * 2
     chosen_ids, chosen_mask = _segment(chosen, turn, ends[0])
     rejected_ids, rejected_mask = _segment(rejected, turn, ends[1])
     return Pair(
@@ -200,6 +200,18 @@ def _pair(
         margin=margin,
         sampled=sum(chosen.mask) + sum(rejected.mask),
     )
+
+
+def _even(segment: int, better: int, worse: int) -> int:
+    """How many turns both segments have, of those that either episode has left.
+
+    Of two episodes that part, the worse one is often the shorter: its last turn would be among the rejected, the
+    other's cut off, and many such pairs teach never to end. So an end counts if both segments hold one, or if ending
+    there is what the episodes part in.
+    """
+    turns = min(segment, better, worse)
+    one_ends = (better == turns) != (worse == turns)
+    return turns - 1 if one_ends and turns > 1 else turns
 
 
 def _segment(tokens: Row, first: int, turns: int) -> tuple[Ids, Ids]:

@@ -60,13 +60,31 @@ def test_a_segment_is_cut_behind_its_last_sampled_token() -> None:
     assert only(mine([[good, bad]])).chosen_ids == (10, 900, 20, 900, 30)  # the default: three turns
 
 
-def test_both_segments_have_as_many_turns_as_the_shorter_episode_has_left() -> None:
+def test_the_whole_rest_may_differ_in_length() -> None:
     good = episode((10,), (20,), (30,), (40,))
     bad = episode((10,), (21,), value=0.0)
-    pair = only(mine([[good, bad]], segment=3))
-    assert pair.turns == (1, 1) and pair.chosen_ids == (20,)
     whole = only(mine([[good, bad]], segment=None))
     assert whole.turns == (3, 1) and whole.chosen_ids == (20, 900, 30, 900, 40) and whole.rejected_ids == (21,)
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "segment", "turns"),
+    [
+        (4, 4, 3, 3),  # neither ends in it
+        (3, 3, 3, 3),  # both do
+        (2, 2, 3, 2),
+        (4, 3, 3, 2),  # one does: its end is cut off with its like
+        (3, 4, 3, 2),
+        (5, 2, 3, 1),
+        (2, 1, 3, 1),  # ending is what they part in
+        (1, 4, 3, 1),
+        (2, 1, 1, 1),
+    ],
+)
+def test_an_end_is_held_against_an_end(better: int, worse: int, segment: int, turns: int) -> None:
+    good = episode(*[(10 + k,) for k in range(better)])
+    bad = episode(*[(20 + k,) for k in range(worse)], value=0.0)
+    assert only(mine([[good, bad]], segment=segment)).turns == (turns, turns)
 
 
 def test_a_different_result_ends_the_prefix_and_leaves_no_pair() -> None:

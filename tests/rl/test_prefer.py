@@ -178,8 +178,7 @@ def test_settings_that_cannot_be_are_refused(
 @pytest.mark.timeout(600)
 def test_it_learns_what_is_better_in_tasks_that_it_never_saw(tmp_path: Path) -> None:
     shape = tiny.Shape(hidden=64, layers=2, heads=2, kv_heads=1, head_dim=32, intermediate=128)
-    recipe = tiny.Recipe(shape=shape, orders=(1, 1), demonstrations=1200, steps=150)
-    tiny.make(tmp_path / "base", recipe)
+    tiny.random_model(tmp_path / "base", shape=shape)
     tasks = desk.Desk.tasks("train", orders=[1, 1], count=120)
     path = recorded(tmp_path / "run", tmp_path / "base", sampled(tasks, 6, tiny.tokenizer()))
     out = tmp_path / "out"
