@@ -35,7 +35,7 @@ def only(found: Mined) -> Pair:
 
 
 def test_what_is_shared_is_the_prompt_and_what_differs_the_segment() -> None:
-    good = episode((10,), (20, 21), (30,), value=1.0)
+    good = episode((10,), (20, 21), (30,), (40,), value=1.0)
     bad = episode((10,), (25,), (35, 36), (45,), value=0.0)
     pair = only(mine([[bad, good]], segment=2))
     assert pair == Pair(
@@ -47,7 +47,7 @@ def test_what_is_shared_is_the_prompt_and_what_differs_the_segment() -> None:
         rejected_ids=(25, 900, 35, 36),
         rejected_mask=(1, 0, 1, 1),
         margin=1.0,
-        sampled=4 + 5,
+        sampled=5 + 5,
     )
     assert (pair.learned, pair.turns) == (6, (2, 2))
 
