@@ -28,6 +28,9 @@ from rl.stats import Estimate, proportion
 from rl.watch import Screen, Watcher
 
 if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
     from rl.chat import Chat
     from rl.trainers.preference import Likelihoods, SegmentTrainer
 
@@ -273,6 +276,7 @@ def _trainer(
     for of_run in recorded:
         check_words(of_run, chat)
     dtype = "bfloat16" if args.bf16 else "float32"
+    model: PreTrainedModel | PeftModel
     if policy.adapter is not None:
         args.model_init_kwargs = {"dtype": dtype}
         model, lora = continued(policy.model, policy.adapter, args, asked.lora), None

@@ -118,7 +118,7 @@ class Likelihoods:
         return (self.chosen - self.reference_chosen) - (self.rejected - self.reference_rejected)
 
 
-class SegmentTrainer(DPOTrainer):
+class SegmentTrainer(DPOTrainer):  # type: ignore[misc]
     """Trains an adapter on pairs. The reference is the model as it was given: its base, or its adapter at the start.
 
     Args:
