@@ -85,7 +85,7 @@ def grpo_config(config: Config, output_dir: Path) -> GRPOConfig:
         if name in IGNORED or (name.startswith("vllm_") and not name.startswith("vllm_importance_sampling_")):
             why = IGNORED.get(name, "the engine is LocalRFT's: its arguments go under engine, by vLLM's names")
             raise InputError(f"trainer.{name} would have no effect: {why}")
-    _check_types(GRPOConfig, given, "trainer")
+    check_types(GRPOConfig, given, "trainer")
     if given.get("vllm_importance_sampling_mode", "token_truncate") != "token_truncate":
         raise InputError("trainer.vllm_importance_sampling_mode: only 'token_truncate' holds up on long episodes")
     fields = DEFAULTS | _device_defaults() | given
@@ -170,14 +170,14 @@ def lora_config(fields: Mapping[str, Any]) -> LoraConfig:
     for name in fields:
         if name not in names:
             raise InputError(f"lora: unknown key {name!r}{nearest(name, names)}")
-    _check_types(LoraConfig, fields, "lora")
+    check_types(LoraConfig, fields, "lora")
     try:
         return LoraConfig(task_type="CAUSAL_LM", **(LORA_DEFAULTS | dict(fields)))
     except (ValueError, TypeError) as error:
         raise InputError(f"lora: {error}") from error
 
 
-def _check_types(kind: type, given: Mapping[str, Any], where: str) -> None:
+def check_types(kind: type, given: Mapping[str, Any], where: str) -> None:
     """Neither TRL nor PEFT looks at the types of what it is given, until something breaks on them."""
     hints = get_type_hints(kind)
     for name, value in given.items():

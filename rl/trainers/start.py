@@ -8,13 +8,13 @@ from typing import Any
 
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
-from trl import GRPOConfig
+from trl import DPOConfig, GRPOConfig
 
 from envs.errors import InputError
 from rl.engines.adapter import read_config
 
 
-def continued(model: str, adapter: Path, args: GRPOConfig, lora: Mapping[str, Any]) -> PeftModel:
+def continued(model: str, adapter: Path, args: GRPOConfig | DPOConfig, lora: Mapping[str, Any]) -> PeftModel:
     """The base model with an earlier adapter, to be trained further. With `beta` that adapter is the reference.
 
     Args:
