@@ -72,16 +72,22 @@ def begin(base: str, tokenizer: PreTrainedTokenizerBase, kind: Kind, *, seed: in
         InputError: transformers has no such head for this architecture.
     """
     set_seed(seed)
-    loud = logging.get_verbosity()
-    logging.set_verbosity_error()  # that the head is new is no news
     try:
-        model: PreTrainedModel = HEADS[kind].from_pretrained(base, num_labels=1, dtype=torch.float32)
+        model = _read(kind, base)
     except (OSError, ValueError) as error:
         raise InputError(f"no {kind} model can be made of {base}: {str(error).splitlines()[0]}") from error
-    finally:
-        logging.set_verbosity(loud)
     model.config.pad_token_id = tokenizer.pad_token_id
     disable_dropout_in_model(model)
+    return model
+
+
+def _read(kind: Kind, directory: str) -> PreTrainedModel:
+    loud = logging.get_verbosity()
+    logging.set_verbosity_error()  # that the head is new to a base model is no news
+    try:
+        model: PreTrainedModel = HEADS[kind].from_pretrained(directory, num_labels=1, dtype=torch.float32)
+    finally:
+        logging.set_verbosity(loud)
     return model
 
 
@@ -199,13 +205,11 @@ def load(directory: Path, record: Record) -> PreTrainedModel | PeftModel:
     """
     try:
         start = record.base if record.lora else str(directory)
-        model: Any = HEADS[record.kind].from_pretrained(start, num_labels=1, dtype=torch.float32)
+        model: Any = _read(record.kind, start)
         if record.lora:
             model = PeftModel.from_pretrained(model, str(directory))
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"reward model {directory} can't be loaded: {str(error).splitlines()[0]}") from error
-    finally:
-        logging.set_verbosity(loud)
     model.config.pad_token_id = record.pad
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()  # type: ignore[no-any-return]
 
