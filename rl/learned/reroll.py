@@ -113,5 +113,5 @@ async def reroll(
         found.lost += score.error is not None
 
     await together(one(index, turns, roll) for index, turns in begin for roll in range(rolls))
-    found.played.sort(key=lambda each: each[2].episode.id)
+    found.played.sort(key=lambda each: (each[0], each[2].episode.id))
     return found
