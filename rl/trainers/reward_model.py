@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
+from safetensors import safe_open
 from torch import Tensor
 from torch.nn.functional import softplus
 from transformers import (
@@ -26,9 +27,7 @@ from transformers import (
     TrainerCallback,
     set_seed,
 )
-from transformers.utils import (
-    logging,
-)
+from transformers.utils import logging
 from trl.trainer.reward_config import RewardConfig
 from trl.trainer.reward_trainer import RewardTrainer
 from trl.trainer.utils import disable_dropout_in_model
@@ -73,7 +72,7 @@ def begin(base: str, tokenizer: PreTrainedTokenizerBase, kind: Kind, *, seed: in
     """
     set_seed(seed)
     try:
-        model = _read(kind, base)
+        model, _ = _read(kind, base)
     except (OSError, ValueError) as error:
         raise InputError(f"no {kind} model can be made of {base}: {str(error).splitlines()[0]}") from error
     model.config.pad_token_id = tokenizer.pad_token_id
@@ -81,14 +80,17 @@ def begin(base: str, tokenizer: PreTrainedTokenizerBase, kind: Kind, *, seed: in
     return model
 
 
-def _read(kind: Kind, directory: str) -> PreTrainedModel:
+def _read(kind: Kind, directory: str) -> tuple[PreTrainedModel, list[str]]:
+    """The model, and the names of weights that are not there and were drawn at random."""
     loud = logging.get_verbosity()
-    logging.set_verbosity_error()  # that the head is new to a base model is no news
+    logging.set_verbosity_error()
     try:
-        model: PreTrainedModel = HEADS[kind].from_pretrained(directory, num_labels=1, dtype=torch.float32)
+        model, info = HEADS[kind].from_pretrained(
+            directory, num_labels=1, dtype=torch.float32, output_loading_info=True
+        )
     finally:
         logging.set_verbosity(loud)
-    return model
+    return model, sorted(info["missing_keys"])
 
 
 def adapter(kind: Kind, rank: int) -> LoraConfig:
@@ -203,13 +205,17 @@ def load(directory: Path, record: Record) -> PreTrainedModel | PeftModel:
     Raises:
         InputError: the files are not what they were, or the base of an adapter is gone.
     """
+    model: Any
     try:
-        start = record.base if record.lora else str(directory)
-        model: Any = _read(record.kind, start)
+        model, missing = _read(record.kind, record.base if record.lora else str(directory))
         if record.lora:
             model = PeftModel.from_pretrained(model, str(directory))
+            with safe_open(directory / "adapter_model.safetensors", "pt") as file:
+                missing = sorted(name for name in missing if f"base_model.model.{name}" not in file.keys())  # noqa: SIM118
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"reward model {directory} can't be loaded: {str(error).splitlines()[0]}") from error
+    if missing:
+        raise InputError(f"reward model {directory} lacks {', '.join(missing)}; make it again")
     model.config.pad_token_id = record.pad
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()  # type: ignore[no-any-return]
 

@@ -31,7 +31,9 @@ def test_platt_finds_the_scale_that_trials_were_drawn_from(size: float) -> None:
     assert found.shift == pytest.approx(-0.7, abs=0.05)
 
 
-@pytest.mark.parametrize("trials", [drawn(1.0, 0.5, 60), drawn(-3.0, 2.0, 40), [(1.0, True), (3.0, False), (2.0, True)]])
+@pytest.mark.parametrize(
+    "trials", [drawn(1.0, 0.5, 60), drawn(-3.0, 2.0, 40), [(1.0, True), (3.0, False), (2.0, True)]]
+)
 def test_no_scale_nearby_is_better_than_platts(trials: list[tuple[float, bool]]) -> None:
     found = platt(trials)
     least = loss(found, trials)

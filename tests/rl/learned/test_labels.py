@@ -14,9 +14,7 @@ LONG = (turn(None, prompt=(1, 2, 3), sampled=(4, 5)), turn(prompt=(1, 2, 3, 4, 5
 
 def rollout(ids: str, *ends: int, good: bool, task: str = "t", group: str = "g", since: int = 0) -> Rollout:
     """Its tokens as letters."""
-    return Rollout(
-        task=task, group=group, ids=tuple(map(ord, ids)), ends=(*ends, len(ids)), good=good, since=since
-    )
+    return Rollout(task=task, group=group, ids=tuple(map(ord, ids)), ends=(*ends, len(ids)), good=good, since=since)
 
 
 def told(rollouts: list[Rollout]) -> dict[str, tuple[int, int]]:

@@ -60,7 +60,9 @@ def adds(episode: Episode) -> Message:
     return says()[0] if any('"n": 10' in call.arguments for m in said for call in m.tool_calls) else says(10)[0]
 
 
-def rerolled(episodes: Sequence[Episode], begin: Sequence[tuple[int, int]], rolls: int = 1, **given: object) -> Rerolled:
+def rerolled(
+    episodes: Sequence[Episode], begin: Sequence[tuple[int, int]], rolls: int = 1, **given: object
+) -> Rerolled:
     player = Player(env=Counter, reward=over_five, limits=Limits(**given))  # type: ignore[arg-type]
     return asyncio.run(reroll(episodes, begin, player, ScriptPolicy(adds), rolls=rolls))
 
