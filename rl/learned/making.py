@@ -35,7 +35,7 @@ class Options:
 
     kind: Kind
     seed: int = 0
-    steps: int = 400
+    steps: int = 200
     batch: int = 16
     """Rows a step, or pairs."""
     learning_rate: float = 5e-4
