@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from transformers import AutoTokenizer
+
 from envs.desk import Desk, Noise, demonstration
 from envs.environment import Environment
 from envs.types import Task
 from rewards import build
-from rl import tiny
 from rl.chat import Chat
 from rl.collect import Group
 from rl.config import parse
@@ -42,9 +43,11 @@ def config(base: Path, output_dir: Path, **changes: Any) -> dict[str, Any]:
 def record(base: Path, output_dir: Path, *, tasks: int, samples: int = 8, **changes: Any) -> Path:
     """A run directory with so many groups of so many episodes."""
     made: Mapping[str, Any] = parse(config(base, output_dir, **changes)).model_dump(mode="json")
-    dealt = Desk.tasks("train", orders=(1, 2), count=tasks)
+    dealt, chat = Desk.tasks("train", orders=(1, 2), count=tasks), Chat(AutoTokenizer.from_pretrained(base))
     with Run.create(output_dir, made) as run:
-        for position, group in enumerate(asyncio.run(_groups(dealt, samples, Chat(tiny.tokenizer())))):
+        for position, group in enumerate(
+            asyncio.run(_groups(dealt, samples, chat))
+        ):
             run.record(0, Group(ticket=Ticket(position, dealt[position]), played=group))
     return output_dir
 

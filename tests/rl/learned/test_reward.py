@@ -27,7 +27,6 @@ from rl.config import parse
 from rl.learned import labels
 from rl.learned.record import Kind, read, vocabulary
 from rl.records import Run
-from rl.tiny import tokenizer
 from rl.trainers import reward_model
 from runs import IN_PROCESS
 
@@ -191,7 +190,7 @@ def test_a_model_of_another_vocabulary_is_refused_before_anything_starts(
     config = parse(desk_runs.config(random_base, tmp_path / "run", engine=IN_PROCESS, **{where: {"steps": spec}}))
     session.check(config)
     record = json.loads((path / "reward_model.json").read_text())
-    assert record["vocabulary"] == vocabulary(tokenizer())
+    assert record["vocabulary"] == vocabulary(session.read_tokenizer(str(random_base)))
     (path / "reward_model.json").write_text(json.dumps(record | {"vocabulary": "that of another"}))
     with pytest.raises(InputError, match="another vocabulary"):
         session.check(config)

@@ -18,6 +18,7 @@ from envs.errors import InputError
 from rl import tiny
 from rl.learned.labels import Labelled
 from rl.learned.record import Kind, Record, vocabulary
+from rl.session import read_tokenizer
 from rl.stats.calibration import Scale
 from rl.tiny import Shape
 from rl.trainers import reward_model as rm
@@ -29,8 +30,8 @@ GOOD, BAD = 101, 102
 
 
 @pytest.fixture(scope="module")
-def words() -> Any:
-    return tiny.tokenizer()
+def words(random_base: Path) -> Any:
+    return read_tokenizer(str(random_base))
 
 
 @pytest.fixture(scope="module")
