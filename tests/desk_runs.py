@@ -45,9 +45,7 @@ def record(base: Path, output_dir: Path, *, tasks: int, samples: int = 8, **chan
     made: Mapping[str, Any] = parse(config(base, output_dir, **changes)).model_dump(mode="json")
     dealt, chat = Desk.tasks("train", orders=(1, 2), count=tasks), Chat(AutoTokenizer.from_pretrained(base))
     with Run.create(output_dir, made) as run:
-        for position, group in enumerate(
-            asyncio.run(_groups(dealt, samples, chat))
-        ):
+        for position, group in enumerate(asyncio.run(_groups(dealt, samples, chat))):
             run.record(0, Group(ticket=Ticket(position, dealt[position]), played=group))
     return output_dir
 

@@ -52,9 +52,11 @@ class Source:
     path: Path
     config: Config
     base: str
-    episodes: list[Episode] = field(default_factory=list)
     rollouts: list[Rollout] = field(default_factory=list)
-    """Of the episodes, one each."""
+    episodes: list[Episode] = field(default_factory=list)
+    """What the rollouts are of, one each; only where they are to be played on from."""
+    versions: set[int] = field(default_factory=set)
+    """Of the policy that sampled them."""
     skipped: int = 0
     """Episodes without a score, or without tokens."""
 
@@ -70,7 +72,7 @@ def make(runs: Sequence[Path], out: Path, options: Options, say: Callable[[str],
     started = time.perf_counter()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out} is there: name another directory, or remove it")
-    sources = [read(path) for path in runs]
+    sources = [read(path, whole=options.rerolls > 0) for path in runs]
     tokenizer = read_tokenizer(sources[0].base)
     _refuse_strangers(sources, tokenizer)
     rollouts = [each for source in sources for each in source.rollouts]
@@ -85,7 +87,7 @@ def make(runs: Sequence[Path], out: Path, options: Options, say: Callable[[str],
         "skipped": sum(source.skipped for source in sources),
         "tasks": {name: len(getattr(parts, name)) for name in ("train", "calibration", "held_out")},
         "held_out_tasks": sorted(parts.held_out),
-        "versions": sorted({t.completion.version for s in sources for e in s.episodes for t in e.turns}),
+        "versions": sorted(set[int]().union(*(source.versions for source in sources))),
         "options": asdict(options),
         "seconds": time.perf_counter() - started,
     }
@@ -103,8 +105,11 @@ def make(runs: Sequence[Path], out: Path, options: Options, say: Callable[[str],
     return found
 
 
-def read(path: Path) -> Source:
+def read(path: Path, *, whole: bool = False) -> Source:
     """The training episodes of a run that can be learned from.
+
+    Args:
+        whole: keep the episodes themselves too.
 
     Raises:
         InputError: there is no run.
@@ -117,9 +122,11 @@ def read(path: Path) -> Source:
         found = labels.rollout(recorded.played, f"{path}/{recorded.step}/{recorded.position}")
         if found is None:
             source.skipped += 1
-        else:
+            continue
+        source.rollouts.append(found)
+        source.versions |= {turn.completion.version for turn in recorded.played.episode.turns}
+        if whole:
             source.episodes.append(recorded.played.episode)
-            source.rollouts.append(found)
     return source
 
 
@@ -179,8 +186,9 @@ def _rerolled(
 
     kept = [n for n, each in enumerate(source.rollouts) if each.task in parts.train]
     begin = starts([source.rollouts[n] for n in kept], options.seed)
-    adapter = source.path / ADAPTER
-    update = {"model": source.base, "tiny": {}, "seed": options.seed, "adapter": adapter if adapter.is_dir() else None}
+    made = source.path / ADAPTER
+    adapter = made if made.is_dir() else source.config.adapter
+    update = {"model": source.base, "tiny": {}, "seed": options.seed, "adapter": adapter}
     say(f"{len(begin)} states to play on from, {options.rerolls} times each")
     with Session(source.config.model_copy(update=update), source.base) as session:
         session.serve_adapter()
@@ -196,8 +204,8 @@ def _rerolled(
     say(
         f"{len(found.played)} played, {found.departed} left out because the tools answered otherwise, {found.lost} lost"
     )
-    made = (labels.rollout(p, source.rollouts[kept[index]].group, since=turns) for index, turns, p in found.played)
-    return [each for each in made if each is not None], found
+    fresh = (labels.rollout(p, source.rollouts[kept[index]].group, since=turns) for index, turns, p in found.played)
+    return [each for each in fresh if each is not None], found
 
 
 def _fit(

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -88,7 +88,7 @@ class Together:
         while self._waiting:
             batch, self._waiting = self._waiting, []
             try:
-                found = await in_thread(lambda asked=[states for states, _ in batch]: self._score(asked))  # type: ignore[misc]
+                found = await in_thread(partial(self._score, [states for states, _ in batch]))
             except (InputError, RuntimeError) as error:
                 for _, answer in batch:
                     if not answer.done():
