@@ -16,7 +16,7 @@ from rl import config as configs
 from rl.config import ADAPTER, BASE, Config
 from rl.learned import labels
 from rl.learned.labels import Rollout, Split
-from rl.learned.measure import Measured, Trial, best_of, forecasts
+from rl.learned.measure import Measured, Trial, best_of, by_turn, forecasts
 from rl.learned.record import Kind, Record, vocabulary
 from rl.learned.reroll import Rerolled, reroll, starts
 from rl.records import Run
@@ -238,23 +238,23 @@ def _measured(model: Any, rollouts: Sequence[Rollout], parts: Split, options: Op
         return list(zip(own, reward_model.logits(model, options.kind, states), strict=True))
 
     scale = platt([(score, each.good) for each, scores in scored(parts.calibration) for score in scores])
-    held_out = [
-        [Trial(task=each.task, group=each.group, score=score, chance=scale(score), good=each.good) for score in scores]
-        for each, scores in scored(parts.held_out)
-    ]
+
+    def trials(each: Rollout, scores: list[float]) -> list[Trial]:
+        return [
+            Trial(task=each.task, group=each.group, score=score, chance=scale(score), good=each.good, turn=turn)
+            for turn, score in enumerate(scores)
+        ]
+
+    held_out = [trials(each, scores) for each, scores in scored(parts.held_out)]
+    ends, seed = [own[-1] for own in held_out], options.seed
     if options.kind == "outcome":
-        ends = [trial for own in held_out for trial in own]
         return Measured(
-            scale=scale,
-            forecasts={"episodes": forecasts(ends, seed=options.seed)},
-            best_of=best_of(ends, seed=options.seed),
+            scale=scale, forecasts={"episodes": forecasts(ends, seed=seed)}, best_of=best_of(ends, seed=seed)
         )
-    stages = {
-        "on the way": [trial for own in held_out for trial in own[1:-1]],
-        "at the end": [own[-1] for own in held_out],
-    }
+    way = [trial for own in held_out for trial in own[1:-1]]
+    told = {"on the way": forecasts(way, seed=seed)} if way else {}
     return Measured(
-        scale=scale, forecasts={name: forecasts(own, seed=options.seed) for name, own in stages.items() if own}
+        scale=scale, forecasts=told | {"at the end": forecasts(ends, seed=seed)}, by_turn=by_turn(way, seed=seed)
     )
 
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
 from rewards.bench.statistics import Interval, auroc, interval
 from rl.stats import Estimate, bootstrap
 from rl.stats.calibration import Bin, Scale, brier, calibration_error, reliability
+
+FEWEST_TASKS = 20
+"""Below it a cluster bootstrap undercovers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +31,8 @@ class Trial:
     chance: float
     """After."""
     good: bool
+    turn: int = 0
+    """After how many turns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +79,8 @@ class Measured:
     """Fitted to other tasks than those that were held out."""
     forecasts: Mapping[str, Forecasts]
     """Of whole episodes; or of a process model on the way, between the first turn and the last, and at the end."""
+    by_turn: Mapping[int, Interval] = field(default_factory=dict)
+    """Of a process model: AUROC among states after the same number of turns, where there are enough of them."""
     best_of: BestOf | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -107,6 +114,24 @@ def forecasts(trials: Sequence[Trial], *, seed: int) -> Forecasts:
         calibration_error=calibration_error(bins),
         reliability=tuple(bins),
     )
+
+
+def by_turn(trials: Sequence[Trial], *, seed: int) -> dict[int, Interval]:
+    """AUROC after each number of turns that at least `FEWEST_TASKS` tasks come to.
+
+    Over all turns together, a model that merely counts them may do well: only those that did not stop early are
+    still there late. Here it would not.
+    """
+    turns: dict[int, list[Trial]] = defaultdict(list)
+    for trial in trials:
+        turns[trial.turn].append(trial)
+    found = dict[int, Interval]()
+    for turn, own in sorted(turns.items()):
+        tasks = [trial.task for trial in own]
+        area = interval([(trial.score, float(trial.good)) for trial in own], auroc, tasks, seed=seed)
+        if area is not None and len(set(tasks)) >= FEWEST_TASKS:
+            found[turn] = area
+    return found
 
 
 def best_of(trials: Sequence[Trial], *, seed: int) -> BestOf | None:
@@ -150,8 +175,8 @@ def lines(found: Measured) -> Iterator[str]:
     yield f"on held-out tasks, scores scaled by {found.scale.slope:.3g} and shifted by {found.scale.shift:.3g}"
     for name, own in found.forecasts.items():
         yield f"{name}: {own.trials} trials of {own.tasks} tasks, {own.good:.0%} succeeded"
-        if (area := own.auroc) is not None:
-            yield f"  AUROC                {Estimate(mean=area.value, low=area.low, high=area.high)}"
+        if own.auroc is not None:
+            yield f"  AUROC                {_three(own.auroc)}"
         if own.auroc_within is not None:
             yield f"  AUROC within a group {own.auroc_within}"
         yield f"  Brier                {own.brier:.3f}; of who always says {own.good:.2f}: {own.brier_constant:.3f}"
@@ -159,9 +184,15 @@ def lines(found: Measured) -> Iterator[str]:
         yield "  said   seen   trials"
         for each in own.reliability:
             yield f"  {each.forecast:.3f}  {each.seen:.3f}  {each.trials:6}"
+    for turn, area in found.by_turn.items():
+        yield f"after turn {turn}, AUROC    {_three(area)}"
     if (best := found.best_of) is not None:
         yield f"best of {best.n}, {best.tasks} tasks"
         yield f"  by score             {best.chosen}"
         yield f"  at random            {best.random}"
         yield f"  difference           {best.difference}"
         yield f"  any of them          {best.any:.3f}"
+
+
+def _three(found: Interval) -> Estimate:
+    return Estimate(mean=found.value, low=found.low, high=found.high)

@@ -57,7 +57,7 @@ def settings(scratch: str, *, steps: int, batch: int, learning_rate: float, seed
         max_length=None,
         bf16=on_gpu,
         use_cpu=not on_gpu,
-        gradient_checkpointing=on_gpu,
+        activation_checkpointing=on_gpu,
         save_strategy="no",
         disable_tqdm=True,
         report_to=[],

@@ -8,7 +8,7 @@ from statistics import fmean
 
 import pytest
 
-from rl.learned.measure import Trial, best_of, forecasts
+from rl.learned.measure import FEWEST_TASKS, Trial, best_of, by_turn, forecasts
 
 
 def trial(score: float, good: bool, task: str = "t", group: str = "g") -> Trial:
@@ -71,6 +71,26 @@ def test_where_all_end_alike_there_is_no_area() -> None:
     assert found.auroc is None and found.auroc_within is None
     assert (found.good, found.brier_constant) == (0.0, 0.0)
     assert found.brier == pytest.approx((0.04 + 0.16) / 2)
+
+
+def test_who_merely_counts_turns_is_found_out() -> None:
+    """Episodes that stop early fail, so the number of turns tells much, and among those of one turn nothing."""
+    rng = random.Random(0)
+    trials = []
+    for task in range(40):
+        for _ in range(8):
+            turns, good = (6, rng.random() < 0.7) if rng.random() < 0.5 else (2, False)
+            trials += [Trial(task=f"t{task}", group="g", score=k, chance=0.5, good=good, turn=k) for k in range(turns)]
+    together = forecasts(trials, seed=0).auroc
+    assert together is not None and together.low > 0.6
+    found = by_turn(trials, seed=0)
+    assert set(found) == set(range(6)) and {area.value for area in found.values()} == {0.5}
+
+
+def test_turns_that_few_tasks_come_to_are_left_out() -> None:
+    trials = [trial(float(n % 3), n % 2 == 0, f"t{n // 2}", "g") for n in range(2 * FEWEST_TASKS)]
+    assert set(by_turn(trials, seed=0)) == {0}
+    assert by_turn(trials[2:], seed=0) == {}
 
 
 def test_best_of_n_by_hand() -> None:
