@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import desk_runs
 from rl.learned.making import Options, make
 from rl.learned.record import Kind
 
@@ -15,6 +14,8 @@ from rl.learned.record import Kind
 @pytest.fixture(scope="session")
 def desk_run(random_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve tasks at the desk, four careless episodes each."""
+    import desk_runs
+
     return desk_runs.record(random_base, tmp_path_factory.mktemp("desk") / "run", tasks=12, samples=4)
 
 
