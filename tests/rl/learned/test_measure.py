@@ -97,8 +97,8 @@ def test_best_of_n_by_hand() -> None:
     trials = [
         trial(0.9, True, "a", "a"),
         trial(0.1, False, "a", "a"),
-        trial(0.5, True, "b", "b"),
-        trial(0.7, False, "b", "b"),
+        trial(0.5, False, "b", "b"),
+        trial(0.7, True, "b", "b"),
         trial(0.5, True, "c", "c"),
         trial(0.5, False, "c", "c"),
         trial(0.3, False, "d", "d"),
@@ -108,10 +108,10 @@ def test_best_of_n_by_hand() -> None:
     found = best_of(trials, seed=0)
     assert found is not None
     assert (found.n, found.tasks) == (2, 4), "e has one sample"
-    # Chosen: a 1, b 0, c a tie worth 0.5, d 0. At random: 0.5, 0.5, 0.5, 0.
-    assert found.chosen.mean == pytest.approx(1.5 / 4)
+    # Chosen: a 1, b 1, c a tie worth 0.5, d 0. At random: 0.5, 0.5, 0.5, 0.
+    assert found.chosen.mean == pytest.approx(2.5 / 4)
     assert found.random.mean == pytest.approx(1.5 / 4)
-    assert found.difference.mean == pytest.approx(0.0)
+    assert found.difference.mean == pytest.approx(1 / 4)
     assert found.any == pytest.approx(3 / 4)
 
 
