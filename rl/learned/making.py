@@ -35,7 +35,7 @@ class Options:
 
     kind: Kind
     seed: int = 0
-    steps: int = 200
+    steps: int = 100
     batch: int = 16
     """Rows a step, or pairs."""
     learning_rate: float = 5e-4
