@@ -88,6 +88,11 @@ def owned(spec: Any) -> bool:
     return any(":" in one["use"] for one in _named_specs(spec))
 
 
+def named(spec: Any, name: str) -> list[Mapping[str, Any]]:
+    """Every mapping in a reward's spec that names this reward, with its options."""
+    return [one for one in _named_specs(spec) if one["use"] == name]
+
+
 def _named_specs(spec: Any) -> Iterator[Mapping[str, Any]]:
     """Every mapping with `use` in a reward's spec, outermost first; what is inside a grader's JSON is not one."""
     if isinstance(spec, str):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from envs.errors import InputError
-from rl import ablating, benching, grading, preferring
+from rl import ablating, benching, grading, preferring, rewarding
 from rl.collect import StepLost
 from rl.config import Config, load, load_run
 from rl.engines import EngineError
@@ -124,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     ablating.add_arguments(command("ablate", None, "compare ways to train, over seeds, and report what that shows"))
 
     preferring.add_arguments(command("prefer", None, "learn from the episodes of a run which turns were better"))
+    rewarding.add_arguments(command("reward-model", None, "learn a reward from the episodes of runs, and measure it"))
 
     sub = command("doctor", _doctor, "what this machine can run, and what is missing")
     sub.add_argument("--json", action="store_true", help="print JSON")

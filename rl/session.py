@@ -18,12 +18,14 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from envs.errors import InputError
 from envs.sandbox import Sandboxes, SandboxSettings, find_tier, share, shared
 from envs.types import Task
+from rewards.spec import named
 from rl import scene, tiny
 from rl.belief import Belief
 from rl.chat import Chat
 from rl.config import ChatConfig, Config, EngineConfig
 from rl.engines import Engine, Sampling
 from rl.engines.adapter import read_config
+from rl.learned.record import reads
 from rl.loop import BackgroundLoop
 from rl.policy import EnginePolicy
 from rl.rollout import Played, rescore
@@ -92,12 +94,23 @@ def check(config: Config) -> None:
     for settings in scene.sandboxes(config):
         asyncio.run(_try_sandboxes(settings))
     _check_engine(config.engine)
+    _check_learned(config)
     if config.adapter is not None:
         read_config(config.adapter)
     if config.model != "tiny":
         open_chat(config.chat, read_tokenizer(config.model))
     elif config.chat != ChatConfig():
         open_chat(config.chat, tiny.tokenizer(tiny.recipe_of(config).lesson))
+
+
+def _check_learned(config: Config) -> None:
+    specs = [*named(config.reward, "learned"), *named(config.holdout, "learned")]
+    if specs:
+        tokenizer = (
+            tiny.tokenizer(tiny.recipe_of(config).lesson) if config.model == "tiny" else read_tokenizer(config.model)
+        )
+        for spec in specs:
+            reads(Path(spec["path"]), tokenizer, config.model)
 
 
 def _check_engine(engine: EngineConfig) -> None:

@@ -34,6 +34,7 @@ HEAVY_FILES = (
     "rl/trainers/packed.py",
     "rl/trainers/ppo.py",
     "rl/trainers/preference.py",
+    "rl/trainers/reward_model.py",
     "rl/trainers/settings.py",
     "rl/trainers/sft.py",
     "rl/trainers/start.py",
