@@ -10,11 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from rl.config import BASE
 from rl.records import Recorded, Run
 
 ROOT = Path(__file__).parents[1]
@@ -157,3 +159,17 @@ def shared_memory() -> set[str]:
 
 def places(written: Sequence[Recorded]) -> list[tuple[int, int, int]]:
     return [(r.step, r.position, r.sample) for r in written]
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What `rft demo` left behind."""
+
+    run: Path
+    numbers: dict[str, Any]
+    said: str
+
+    @property
+    def base(self) -> Path:
+        """The policy before training."""
+        return self.run / BASE

@@ -8,20 +8,19 @@ import pytest
 
 pytest.importorskip("torch")
 
-from rl import tiny
 from rl.config import load
 from rl.learned.making import Options, make
+from runs import Demo
 from scripts.learned import DEMO, sample
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow]
+pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")
-def episodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A hundred tasks, eight samples each, of the policy before training. Making that policy takes most of the time."""
-    out = tmp_path_factory.mktemp("shown")
-    made = tiny.make(out / "base")
-    config = load(DEMO, f"model={made.directory}", f"output_dir={out / 'episodes'}", "seed=0")
+def episodes(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hundred tasks, eight samples each, of the demo's policy before training."""
+    out = tmp_path_factory.mktemp("shown") / "episodes"
+    config = load(DEMO, f"model={demo.base}", f"output_dir={out}", "seed=0")
     sample(config, 100)
     return config.output_dir
 
