@@ -130,7 +130,7 @@ def _named(spec: dict[str, Any], where: str) -> Reward:
     if not isinstance(name, str):
         raise InputError(f"{where}.use: expected a name, found {name!r}")
     try:
-        target = load_attribute(name) if ":" in name else REWARDS[name]
+        target: Any = load_attribute(name) if ":" in name else REWARDS[name]
     except KeyError:
         raise InputError(
             f"{where}.use: {unknown('reward', name, REWARDS)}; name your own as module:attribute"

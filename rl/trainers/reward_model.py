@@ -8,6 +8,7 @@ rollouts through a state succeeded. Both are saved as transformers and PEFT save
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from logging import ERROR
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def begin(base: str, tokenizer: PreTrainedTokenizerBase, kind: Kind, *, seed: in
 def _read(kind: Kind, directory: str) -> tuple[PreTrainedModel, list[str]]:
     """The model, and the names of weights that are not there and were drawn at random."""
     loud = logging.get_verbosity()
-    logging.set_verbosity_error()
+    logging.set_verbosity(ERROR)
     try:
         model, info = HEADS[kind].from_pretrained(
             directory, num_labels=1, dtype=torch.float32, output_loading_info=True
