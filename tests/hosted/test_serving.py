@@ -34,7 +34,7 @@ LOCAL = {
     "rollout": {"max_tokens": 16},
     "engine": {"max_model_len": 512, "kv_cache_memory_bytes": 1 << 26},
     "lora": {"r": 8, "lora_alpha": 16},
-    "trainer": {"learning_rate": 1e-2, "gradient_checkpointing": False, "warmup_steps": 0},
+    "trainer": {"learning_rate": 3e-3, "gradient_checkpointing": False, "warmup_steps": 0},
 }
 PARTS: Any = LETTERS["graders"]
 BRIEF = {
@@ -50,7 +50,7 @@ BRIEF = {
     "calculate_output": "0.1 * has_e + 0.8 * brief + 0.1 * alike",
 }
 """What a model that learned nothing can learn in a dozen steps: to stop."""
-SHORT = {"batch_size": 4, "n_epochs": 6, "eval_interval": 3, "eval_samples": 4, "compute_multiplier": 4}
+SHORT = {"batch_size": 4, "n_epochs": 6, "eval_interval": 3, "eval_samples": 16, "compute_multiplier": 4}
 STEPS = 12
 """What that comes to with 8 rows."""
 
