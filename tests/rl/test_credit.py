@@ -188,6 +188,14 @@ def test_return_to_go_counts_ended_episodes_as_zero() -> None:
     assert advantages == [[pytest.approx(0.5), pytest.approx(1.0)], [pytest.approx(-0.5)]]
 
 
+def test_return_to_go_is_scaled_by_all_that_it_is_compared_with() -> None:
+    """The same return by ways of other lengths: the spread of whole returns is 0, and dividing by it has no bound."""
+    std = math.sqrt(0.1875 * 2)
+    assert credit("return_to_go_loo", [1, 1], [[None], [None, None]]) == [[0.0], [0.0, pytest.approx(1 / (std + 1e-4))]]
+    shaped = credit("return_to_go_loo", [0, 0], [[0.4, 0.3, -0.7], [0.1, -0.1]])
+    assert max(abs(a) for row in shaped for a in row) < 3
+
+
 def test_turns_behind_a_closed_gate_are_judged_and_paid_nothing() -> None:
     """The turn rewards of `TWO` behind their outcomes, as the reward functions make them."""
 
@@ -298,6 +306,24 @@ def test_return_to_go_agrees_with_numpy_on_padded_returns(group: Episodes, gamma
     found = credit("return_to_go_loo", outcome, turns, gamma=gamma, scale=False)
     for i, row in enumerate(found):
         assert row == pytest.approx(advantages[i, : len(row)].tolist(), abs=1e-9)
+
+
+@given(groups)
+def test_scaled_return_to_go_is_bounded_by_the_size_of_the_group(group: Episodes) -> None:
+    """No number is further from the mean of n than sqrt(n - 1) of their standard deviations (Samuelson, 1968)."""
+    found = credit("return_to_go_loo", [g[0] for g in group], [g[1] for g in group])
+    size = len(group) * max(len(turns) for _, turns in group)
+    assert all(abs(a) <= 3 * math.sqrt(size) for row in found for a in row)
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=6), st.integers(1, 4))
+def test_scaled_return_to_go_of_equal_lengths_is_rloo_over_the_standard_deviation(
+    outcome: list[float], length: int
+) -> None:
+    found = credit("return_to_go_loo", outcome, [[None] * length for _ in outcome])
+    alone = credit("rloo", outcome, [[None] * length for _ in outcome])
+    std = float(np.std(outcome, ddof=1)) + 1e-4
+    assert [a for row in found for a in row] == pytest.approx([a / std for row in alone for a in row], abs=1e-6)
 
 
 @pytest.mark.parametrize("name", CREDIT)
