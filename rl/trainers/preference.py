@@ -8,7 +8,6 @@ the tokens that its `completion_mask` names: with ours these are the sampled tok
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +21,9 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from envs.errors import InputError
-from rl.config import nearest
 from rl.pairs import Pair
 from rl.trainers import heap
-from rl.trainers.settings import check_types
+from rl.trainers.settings import check_fields
 
 COLUMNS = ("prompt_ids", "chosen_ids", "chosen_mask", "rejected_ids", "rejected_mask")
 
@@ -65,13 +63,7 @@ def settings(output_dir: str, seed: int, fields: Mapping[str, Any]) -> DPOConfig
     Raises:
         InputError: a field that does not exist, that would have no effect, or with a value TRL refuses.
     """
-    known = [field.name for field in dataclasses.fields(DPOConfig) if field.init]
-    for name in fields:
-        if name in IGNORED:
-            raise InputError(f"trainer.{name} would have no effect on preferences here: {IGNORED[name]}")
-        if name not in known:
-            raise InputError(f"trainer: DPOConfig has no field {name!r}{nearest(name, known)}")
-    check_types(DPOConfig, fields, "trainer")
+    check_fields(DPOConfig, fields, "trainer", IGNORED)
     fixed = {"output_dir": output_dir, "seed": seed, "max_length": None, "remove_unused_columns": False}
     on_gpu = torch.cuda.is_available()
     try:

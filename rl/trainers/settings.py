@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_type_hints
 
 import torch
@@ -66,6 +67,8 @@ DEFAULTS: dict[str, Any] = {
 EVALUATED = tuple(f"{how}{name}" for how in ("", "greedy_") for name in ("success", "reward", "turns", "holdout"))
 """What `Training.evaluate` makes, as `metric_for_best_model` may name it."""
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
 LORA_DEFAULTS: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
 
 
@@ -76,16 +79,11 @@ def grpo_config(config: Config, output_dir: Path) -> GRPOConfig:
         InputError: a field that is unknown, set elsewhere, without effect, or refused by TRL.
     """
     given = config.trainer
-    names = {field.name for field in dataclasses.fields(GRPOConfig) if field.init}
-    for name in given:
-        if name not in names:
-            raise InputError(f"trainer: unknown key {name!r}{nearest(name, names)}")
-        if name in ELSEWHERE:
-            raise InputError(f"trainer.{name}: set it as {ELSEWHERE[name]!r} instead")
-        if name in IGNORED or (name.startswith("vllm_") and not name.startswith("vllm_importance_sampling_")):
-            why = IGNORED.get(name, "the engine is LocalRFT's: its arguments go under engine, by vLLM's names")
-            raise InputError(f"trainer.{name} would have no effect: {why}")
-    check_types(GRPOConfig, given, "trainer")
+    for name in given.keys() & ELSEWHERE.keys():
+        raise InputError(f"trainer.{name}: set it as {ELSEWHERE[name]!r} instead")
+    engine = [n for n in given if n.startswith("vllm_") and not n.startswith("vllm_importance_sampling_")]
+    others = dict.fromkeys(engine, "the engine is LocalRFT's: its arguments go under engine, by vLLM's names")
+    check_fields(GRPOConfig, given, "trainer", others | IGNORED)
     if given.get("vllm_importance_sampling_mode", "token_truncate") != "token_truncate":
         raise InputError("trainer.vllm_importance_sampling_mode: only 'token_truncate' holds up on long episodes")
     fields = DEFAULTS | _device_defaults() | given
@@ -166,19 +164,30 @@ def lora_config(fields: Mapping[str, Any]) -> LoraConfig:
     Raises:
         InputError: a field that LoraConfig does not have, or refuses.
     """
-    names = {field.name for field in dataclasses.fields(LoraConfig) if field.init}
-    for name in fields:
-        if name not in names:
-            raise InputError(f"lora: unknown key {name!r}{nearest(name, names)}")
-    check_types(LoraConfig, fields, "lora")
+    check_fields(LoraConfig, fields, "lora")
     try:
         return LoraConfig(task_type="CAUSAL_LM", **(LORA_DEFAULTS | dict(fields)))
     except (ValueError, TypeError) as error:
         raise InputError(f"lora: {error}") from error
 
 
-def check_types(kind: type, given: Mapping[str, Any], where: str) -> None:
-    """Neither TRL nor PEFT looks at the types of what it is given, until something breaks on them."""
+def check_fields(kind: type[Any], given: Mapping[str, Any], where: str, ignored: Mapping[str, str] = NOTHING) -> None:
+    """Neither TRL nor PEFT looks at the types of what it is given, until something breaks on them.
+
+    Args:
+        kind: a dataclass of theirs.
+        given: values for its fields.
+        ignored: fields that would have no effect, and why.
+
+    Raises:
+        InputError: a field that does not exist, that would have no effect, or with a value of another type.
+    """
+    names = [field.name for field in dataclasses.fields(kind) if field.init]
+    for name in given:
+        if name in ignored:
+            raise InputError(f"{where}.{name} would have no effect: {ignored[name]}")
+        if name not in names:
+            raise InputError(f"{where}: unknown key {name!r}{nearest(name, names)}")
     hints = get_type_hints(kind)
     for name, value in given.items():
         try:

@@ -22,8 +22,8 @@ from envs.environment import ToolSpec
 from envs.errors import InputError
 from envs.types import Completion, Episode, Turn
 from rl.chat import Chat, Row, row
-from rl.config import nearest
 from rl.trainers import heap
+from rl.trainers.settings import check_fields
 
 IGNORED = {
     "assistant_only_loss": "only sampled tokens carry loss",
@@ -44,12 +44,7 @@ def settings(output_dir: str, fields: Mapping[str, Any]) -> SFTConfig:
     Raises:
         InputError: a field that does not exist, that would have no effect, or with a value TRL refuses.
     """
-    known = [field.name for field in dataclasses.fields(SFTConfig) if field.init]
-    for name in fields:
-        if name in IGNORED:
-            raise InputError(f"trainer.{name} has no effect on supervised fine-tuning here: {IGNORED[name]}")
-        if name not in known:
-            raise InputError(f"trainer: SFTConfig has no field {name!r}{nearest(name, known)}")
+    check_fields(SFTConfig, fields, "trainer", IGNORED)
     try:
         return SFTConfig(**{"output_dir": output_dir, "max_length": None, "report_to": [], **fields})
     except ValueError as error:

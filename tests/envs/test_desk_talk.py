@@ -5,8 +5,6 @@ import json
 import random
 import re
 import statistics
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from envs.tasks import check_disjoint
 from rewards import build
 from rl.rollout import Limits, run_episode
 from served import Server
+from twice import printed_twice
 
 REWARD = build(yaml.safe_load((Path(__file__).parents[2] / "configs" / "desk_talk.yaml").read_text())["reward"])
 
@@ -98,18 +97,8 @@ def test_tasks_and_answers_are_the_same_in_every_process():
         "    asked = Question(task=t, about='zip', request=t.item['requests'][0], fact='12345')\n"
         "    print(t.id, hashlib.sha256(repr((t.prompt, t.item, asyncio.run(scripted(asked)))).encode()).hexdigest())\n"
     )
-    printed = [
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={"PYTHONHASHSEED": seed, "PYTHONPATH": "."},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in ("1", "2")
-    ]
-    assert printed[0] == printed[1]
-    assert [line.split()[0] for line in printed[0].splitlines()] == [t.id for t in TalkingDesk.tasks("test", count=20)]
+    printed = printed_twice(code)
+    assert [line.split()[0] for line in printed] == [t.id for t in TalkingDesk.tasks("test", count=20)]
 
 
 def test_the_prompt_keeps_what_is_withheld_to_itself():

@@ -1,12 +1,12 @@
 """Environments by name."""
 
-import subprocess
 import sys
 
 import pytest
 
 from envs import ENVS, InputError, find
 from envs.arithmetic import Arithmetic
+from twice import printed_twice
 
 
 def test_the_table_holds_each_environment_under_its_own_name():
@@ -32,18 +32,8 @@ for name in sorted(ENVS.keys() - {"hosted"}):
 
 
 def test_tasks_are_the_same_in_every_process():
-    printed = [
-        subprocess.run(
-            [sys.executable, "-c", DIGESTS],
-            env={"PYTHONHASHSEED": seed, "PYTHONPATH": "."},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in ("1", "2")
-    ]
-    assert printed[0] == printed[1]
-    assert len(set(printed[0].splitlines())) == 2 * (len(ENVS) - 1)
+    printed = printed_twice(DIGESTS)
+    assert len(set(printed)) == 2 * (len(ENVS) - 1)
 
 
 def test_an_environment_of_ones_own_is_found_in_the_working_directory(tmp_path, monkeypatch):

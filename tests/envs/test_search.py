@@ -21,6 +21,7 @@ from envs.corpus import LEVELS, RELATIONS, SPLITS, UNKNOWN, puzzle, stems
 from envs.search import MOST_FOUND, MOST_OPENED, Search
 from envs.tasks import from_row
 from rewards import build
+from twice import printed_twice
 
 REWARD = build(yaml.safe_load((Path(__file__).parents[2] / "configs" / "search.yaml").read_text())["reward"])
 DIFFICULTIES = tuple(LEVELS)
@@ -194,18 +195,8 @@ def test_tasks_and_searches_are_the_same_in_every_process() -> None:
         "    text = repr((t.id, t.prompt, t.item, list(t.files.items()), found))\n"
         "    print(hashlib.sha256(text.encode()).hexdigest())\n"
     )
-    printed = [
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={"PYTHONHASHSEED": seed, "PYTHONPATH": "."},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in ("1", "2")
-    ]
-    assert printed[0] == printed[1]
-    assert len(set(printed[0].split())) == 12
+    printed = printed_twice(code)
+    assert len(set(printed)) == 12
 
 
 def test_importing_the_environment_does_not_load_what_its_index_needs() -> None:
