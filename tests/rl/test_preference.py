@@ -219,7 +219,7 @@ def test_an_adapter_is_trained_on_and_is_its_own_reference(tmp_path: Path) -> No
     ("fields", "message"),
     [
         ({"bet": 1}, "did you mean 'beta'"),
-        ({"max_length": 5}, "would have no effect .*never cut"),
+        ({"max_length": 5}, "would have no effect: .*never cut"),
         ({"precompute_ref_log_probs": True}, "would have no effect"),
         ({"beta": "high"}, "trainer.beta: .*'high'"),
         ({"eval_strategy": "sometimes"}, "sometimes is not a valid"),
