@@ -10,13 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from rl.config import BASE
+from rl.exports import MEMORY, place
 from rl.records import Recorded, Run
 
 ROOT = Path(__file__).parents[1]
@@ -57,6 +56,7 @@ class Process:
 
     def __init__(self, tree: dict[str, Any], *options: str, launcher: Sequence[str] = ()) -> None:
         self.run = Path(tree["output_dir"])
+        self.before = unowned()
         self.log = self.run.with_name(self.run.name + ".log")
         file = self.run.with_name(self.run.name + ".yaml")
         file.write_text(yaml.safe_dump(tree))
@@ -81,13 +81,14 @@ class Process:
             time.sleep(0.02)
 
     def ends(self) -> int:
-        """Its exit code, and nothing of it is left running."""
+        """Its exit code, and nothing of it is left running or lies in memory."""
         try:
             code = self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self.kill()
             raise
         self.gone()
+        assert settled(lambda: unowned() <= self.before) and not list(MEMORY.glob(place(self.run, 0).name[:-1] + "*"))
         return code
 
     def signal(self, number: signal.Signals) -> None:
@@ -145,31 +146,23 @@ def descendants(run: Path) -> list[int]:
     return found
 
 
-def shared_memory() -> set[str]:
-    """What vLLM put into /dev/shm and no living process owns, and adapters on their way."""
+def unowned() -> set[str]:
+    """What vLLM put into shared memory and no living process has mapped."""
     mapped = set[str]()
     for directory in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if directory.name.isdigit():
-                mapped |= set(re.findall(r"/dev/shm/(psm_\w+)", (directory / "maps").read_text()))
-    names = {path.name for path in Path("/dev/shm").iterdir()}
-    segments = {name for name in names if name.startswith("psm_")} - mapped
-    return segments | {name for name in names if name.startswith("localrft-")}
+                mapped |= set(re.findall(rf"{MEMORY}/(psm_\w+)", (directory / "maps").read_text()))
+    return {path.name for path in MEMORY.glob("psm_*")} - mapped
+
+
+def settled(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
+    """Whether something comes true in time: what a killed process leaves is cleared away by another one."""
+    deadline = time.monotonic() + seconds
+    while not (held := condition()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return held
 
 
 def places(written: Sequence[Recorded]) -> list[tuple[int, int, int]]:
     return [(r.step, r.position, r.sample) for r in written]
-
-
-@dataclass(frozen=True)
-class Demo:
-    """What `rft demo` left behind."""
-
-    run: Path
-    numbers: dict[str, Any]
-    said: str
-
-    @property
-    def base(self) -> Path:
-        """The policy before training."""
-        return self.run / BASE

@@ -25,7 +25,7 @@ from envs.types import Finish
 from rl.engines import EngineError, Piece, Sampled, Sampling
 from rl.engines.adapter import read_config, refuse_unsupported, uniform
 from rl.engines.vllm_arguments import defaults, owned, refuse_sharing, resolve, room
-from rl.engines.vllm_process import DETERMINISTIC, ENVIRONMENT, TRAINER, environment, importable_main
+from rl.engines.vllm_process import DETERMINISTIC, ENVIRONMENT, TRAINER, environment, importable_main, rendezvous
 from rl.ranks import device
 
 if TYPE_CHECKING:
@@ -86,30 +86,32 @@ class VllmEngine:
         if lora is not None:
             refuse_unsupported(lora, "lora")
         refuse_sharing(engine_args)
-        with environment(ENVIRONMENT, device()):
-            from vllm.platforms import current_platform
+        with rendezvous() as sockets:
+            with environment(ENVIRONMENT, device()):
+                from vllm.platforms import current_platform
 
-            cpu = current_platform.is_cpu()
-            how: Handover = ("merged" if cpu else "adapter") if handover == "auto" else handover
-            if deterministic and cpu and how == "adapter":
-                raise InputError("engine.handover: adapter on CPU is not reproducible to the bit. Set it to merged.")
-            rank = room(lora) if lora is not None and how == "adapter" else 0
-            ours = owned(cpu, rank, adapters) | {"dtype": dtype, "max_model_len": max_model_len, "seed": seed}
-            arguments = resolve(ours | {"model": str(model)}, defaults(cpu, engine_args), engine_args)
-            needed = DETERMINISTIC[cpu] if deterministic else {}
-            with environment(needed={**needed, TRAINER: str(os.getpid())}), importable_main():
-                llm = _start(arguments, engine_args)
-        engine = cls(llm, handover=how, max_model_len=llm.model_config.max_model_len, max_rank=rank, cpu=cpu)
-        del (
-            llm
-        )  # an import that failed on the way keeps this frame alive, and would keep vLLM until the interpreter ends
-        try:
-            engine._shared = {name for names in await engine._llm.collective_rpc("shared_memory") for name in names}
-            if deterministic:
-                await engine._become_deterministic()
-        except BaseException:
-            await engine.close()
-            raise
+                cpu = current_platform.is_cpu()
+                how: Handover = ("merged" if cpu else "adapter") if handover == "auto" else handover
+                if deterministic and cpu and how == "adapter":
+                    raise InputError(
+                        "engine.handover: adapter on CPU is not reproducible to the bit. Set it to merged."
+                    )
+                rank = room(lora) if lora is not None and how == "adapter" else 0
+                ours = owned(cpu, rank, adapters) | {"dtype": dtype, "max_model_len": max_model_len, "seed": seed}
+                arguments = resolve(ours | {"model": str(model)}, defaults(cpu, engine_args), engine_args)
+                needed = sockets | (DETERMINISTIC[cpu] if deterministic else {})
+                with environment(needed={**needed, TRAINER: str(os.getpid())}), importable_main():
+                    llm = _start(arguments, engine_args)
+            engine = cls(llm, handover=how, max_model_len=llm.model_config.max_model_len, max_rank=rank, cpu=cpu)
+            # An import that failed on the way keeps this frame alive, and would keep vLLM until the interpreter ends.
+            del llm
+            try:
+                engine._shared = {name for names in await engine._llm.collective_rpc("shared_memory") for name in names}
+                if deterministic:
+                    await engine._become_deterministic()
+            except BaseException:
+                await engine.close()
+                raise
         # What is loaded by now stays: a collection that walks through all of it holds up every episode.
         gc.collect()
         gc.freeze()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
@@ -13,6 +14,8 @@ from rl.ranks import LAUNCHED
 TRAINER = "LOCALRFT_TRAINER"
 """Environment variable of workers: the process they end with, however it ends, and vLLM's engine process with them.
 It would otherwise wait for requests for ever: nothing tells it that its client was killed."""
+
+MEET = "VLLM_RPC_BASE_PATH"
 
 ENVIRONMENT = {
     # Its warnings are about its own defaults; the reason of a failure is logged as an error.
@@ -50,6 +53,18 @@ def environment(
         for name in os.environ.keys() - before.keys():
             del os.environ[name]
         os.environ.update(before)
+
+
+@contextlib.contextmanager
+def rendezvous() -> Iterator[dict[str, str]]:
+    """A directory where vLLM's processes meet, as their environment; to be left when they have answered.
+
+    It would leave its sockets in the temporary directory. Once both ends are connected nobody looks for them by name,
+    so that not even a killed trainer leaves any. A socket's path has 107 characters at most: a cluster's TMPDIR may be
+    too long for that, /tmp is not.
+    """
+    with tempfile.TemporaryDirectory(prefix="localrft-", dir=os.environ.get(MEET, "/tmp")) as place:
+        yield {MEET: place}
 
 
 @contextlib.contextmanager

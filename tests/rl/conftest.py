@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from runs import ROOT, Demo
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -28,26 +23,6 @@ def run() -> Iterator[Run]:
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
-
-
-@pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
-    """The demo, run once for all: half of its minutes go into the warm start."""
-    out = tmp_path_factory.mktemp("demo")
-    command = [
-        sys.executable,
-        "-m",
-        "rl.cli",
-        "demo",
-        "--seed",
-        "4",
-        "--json",
-        str(out / "numbers"),
-        f"output_dir={out}",
-    ]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    return Demo(run=out / "seed4", numbers=json.loads((out / "numbers").read_text()), said=ran.stdout)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from typing import Any
 import pytest
 
 from rl.engines import EngineError, Sampled, Sampling
+from runs import settled, unowned
 
 pytestmark = pytest.mark.stack
 
 REQUESTS = 16
-SETTLE_SECONDS = 30.0
 
 
 def children(pid: int) -> set[int]:
@@ -49,30 +50,15 @@ def titled(pids: set[int], word: str) -> set[int]:
     return found
 
 
-def in_memory() -> set[str]:
-    """What lies in shared memory, other runs' adapters on their way to their engines aside.
-
-    Nor do semaphores count: those of a killed process go when Python's resource tracker ends, with the trainer.
-    """
-    return {name for name in os.listdir("/dev/shm") if not name.startswith(("localrft-", "sem."))}
-
-
 def inherited() -> dict[str, str]:
     """What a process started by ours would be changed by."""
     return {name: os.environ[name] for name in os.environ if name.startswith(("VLLM", "LD_", "OMP", "NUMEXPR"))}
 
 
-def until(condition: Any) -> bool:
-    deadline = time.monotonic() + SETTLE_SECONDS
-    while not (held := condition()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return bool(held)
-
-
 def test_deterministic_turns_do_not_depend_on_arrival_and_closing_leaves_nothing(run: Any, made_model: Any) -> None:
     from rl.engines.vllm import VllmEngine
 
-    shared, environment = in_memory(), inherited()
+    shared, environment = unowned(), inherited()
     before = children(os.getpid())
     engine = run(VllmEngine.open(model=made_model("qwen3"), dtype="float32", max_model_len=512, deterministic=True))
     assert inherited() == environment
@@ -97,8 +83,8 @@ def test_deterministic_turns_do_not_depend_on_arrival_and_closing_leaves_nothing
         run(engine.generate([1], Sampling(), stop_ids=[]))
     run(engine.close())
     run(engine.close())
-    assert until(lambda: not started & children(os.getpid()))
-    assert in_memory() <= shared
+    assert settled(lambda: not started & children(os.getpid()))
+    assert settled(lambda: unowned() <= shared)
     with pytest.raises(EngineError):
         run(engine.generate([1], Sampling(), stop_ids=[], seed=0))
 
@@ -106,7 +92,7 @@ def test_deterministic_turns_do_not_depend_on_arrival_and_closing_leaves_nothing
 def test_a_killed_engine_fails_its_turns_at_once_and_leaves_nothing(run: Any, made_model: Any) -> None:
     from rl.engines.vllm import VllmEngine
 
-    shared, before = in_memory(), children(os.getpid())
+    shared, before = unowned(), children(os.getpid())
     engine = run(VllmEngine.open(model=made_model("qwen3"), dtype="float32", max_model_len=1024))
     started = children(os.getpid()) - before
 
@@ -125,8 +111,8 @@ def test_a_killed_engine_fails_its_turns_at_once_and_leaves_nothing(run: Any, ma
     with pytest.raises(EngineError):
         run(engine.generate([1], Sampling(), stop_ids=[]))
     run(engine.close())
-    assert until(lambda: not started & children(os.getpid()))
-    assert until(lambda: in_memory() <= shared)
+    assert settled(lambda: not started & children(os.getpid()))
+    assert settled(lambda: unowned() <= shared)
 
 
 SCRIPT = """
@@ -143,10 +129,11 @@ asyncio.run(main())  # no __main__ guard: spawned processes must not come by her
 
 
 def test_a_killed_trainer_takes_its_engine_along(made_model: Any, tmp_path: Path) -> None:
-    shared = in_memory()
+    shared = unowned()
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    sockets = tempfile.mkdtemp(dir="/tmp")  # shorter than tmp_path: there is not much room in a socket's name
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "VLLM_RPC_BASE_PATH": sockets}
     with subprocess.Popen(
         [sys.executable, script, made_model("qwen3")], stdout=subprocess.PIPE, env=environment, text=True
     ) as trainer:
@@ -155,5 +142,6 @@ def test_a_killed_trainer_takes_its_engine_along(made_model: Any, tmp_path: Path
         started = children(trainer.pid)
         assert titled(started, "EngineCore")
         trainer.kill()
-    assert until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))
-    assert until(lambda: in_memory() <= shared)
+    assert settled(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))
+    assert settled(lambda: unowned() <= shared)
+    os.rmdir(sockets)  # which is empty

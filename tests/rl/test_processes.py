@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 
 from rl import tiny  # noqa: E402
 from rl.ranks import LAUNCHED, device  # noqa: E402
-from runs import IN_PROCESS, Process, config, places, shared_memory  # noqa: E402
+from runs import IN_PROCESS, Process, config, places  # noqa: E402
 
 # Without --multi_gpu it starts one process on a machine that has no accelerators; with it, as many as it is told.
 ACCELERATE = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
@@ -25,7 +25,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_processes_share_the_work_and_end_with_one_adapter(base: Path, tmp_path: Path) -> None:
-    before = shared_memory()
     run = Process(
         config(base, tmp_path / "run", trainer={"max_steps": 2, "eval_strategy": "steps", "eval_steps": 2}),
         launcher=ACCELERATE,
@@ -38,7 +37,6 @@ def test_two_processes_share_the_work_and_end_with_one_adapter(base: Path, tmp_p
     assert [line["step"] for line in run.metrics] == [1, 2]
     # The ranks compare their adapters before one of them is kept: the end is not reached with two different ones.
     assert run.ledger[-1]["kind"] == "trained"
-    assert shared_memory() <= before
 
 
 def test_the_embedded_policy_is_made_by_one_of_them_for_both(tmp_path: Path) -> None:
