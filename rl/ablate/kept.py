@@ -8,7 +8,7 @@ So a report can be carried from machine to machine, committed, and made anew whe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from envs.errors import InputError
 from rl.ablate.plan import Cell
 from rl.ablate.results import Result, result
+from rl.config import parse
 from rl.journal import write_whole
 from rl.trees import differing
 
@@ -38,7 +39,7 @@ def kept(cell: Cell) -> Result | None:
     """What was kept of a run; None where nothing was.
 
     Raises:
-        InputError: the file can't be read, or is of a run with other settings.
+        InputError: the file can't be read, or is of a run with other settings, or with some that are no more.
     """
     file = cell.beside(SUFFIX)
     if not file.exists():
@@ -47,7 +48,9 @@ def kept(cell: Cell) -> Result | None:
         found = _FILE.validate_json(file.read_bytes())
     except ValidationError as error:
         raise InputError(f"{file} is not what was kept of a run; move it out of the way: {error}") from error
-    if keys := differing(found.settings, _settings(cell)):
+    # Read as a config, so that a setting which is newer than the file has its default there.
+    then = parse({**found.settings, "output_dir": str(cell.config.output_dir)}, str(file))
+    if keys := differing(_settings(replace(cell, config=then)), _settings(cell)):
         raise InputError(
             f"{file} is of a run with another {', '.join(keys)}: name another output_dir, or move it out of the way"
         )

@@ -24,6 +24,7 @@ from rl.ablate import figures
 from rl.ablate.conduct import ATTEMPTS, state
 from rl.ablate.credits import Tally, credits
 from rl.ablate.findings import alarm_story, unlike
+from rl.ablate.kept import kept
 from rl.ablate.plan import Cell, Plan, read
 from rl.ablate.report import HTML, MARKDOWN, headlines, write
 from rl.ablate.results import result
@@ -304,6 +305,15 @@ def test_a_report_outlives_the_records_of_its_runs_and_may_be_moved(tmp_path: Pa
     shutil.copytree(own.path, moved.path)
     write(moved)
     assert (moved.path / MARKDOWN).read_text() == page and "Where the credit went" in page
+
+    file = moved.path / "outcome" / "seed0.result.json"
+    tree = json.loads(file.read_text())
+    del tree["settings"]["watch"]  # as if this section were newer than the file
+    file.write_text(json.dumps(tree))
+    assert kept(moved.cells[0]) == kept(own.cells[0])
+    file.write_text(json.dumps(tree | {"settings": {**tree["settings"], "gone": 1}}))
+    with pytest.raises(InputError, match=r"seed0.result.json: unknown key 'gone'"):
+        kept(moved.cells[0])
 
     other = plan(tmp_path, two, [0, 1], common={"trainer.max_steps": STEPS // 2}, output_dir=str(own.path))
     with pytest.raises(InputError, match=r"another trainer.max_steps: name another output_dir"):
