@@ -10,17 +10,16 @@ it was never acknowledged, and is cut off when the file is next written to.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from envs.errors import InputError
+from rl.whole import needs_space, sync_directory
 
 ROOT = "0" * 64
 """The hash before the first line."""
@@ -184,47 +183,3 @@ def _opened(text: bytes, head: str, start: int) -> Line | None:
 
 def _hash(head: str, body: bytes) -> str:
     return hashlib.sha256(head.encode() + body).hexdigest()
-
-
-@contextmanager
-def needs_space(path: Path) -> Iterator[None]:
-    """Turn a full disk into one clear message.
-
-    Raises:
-        InputError: no space, or a quota or a file-size limit was reached.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise InputError(
-            f"{path}: {os.strerror(error.errno)}; what was written before is whole. Make room, then go on with --resume"
-        ) from error
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a small file so that it is either there, whole and on disk, or not there.
-
-    Raises:
-        InputError: there is no space left; nothing is left behind.
-    """
-    draft = path.with_name(path.name + ".draft")
-    try:
-        with needs_space(path), draft.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Bring to disk which files a directory has."""
-    directory = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

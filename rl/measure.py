@@ -7,8 +7,8 @@ from accelerate import PartialState
 from rl import scene
 from rl.config import Config
 from rl.evaluate import Report, summarise
+from rl.opening import model_path
 from rl.session import Session, check
-from rl.train import model_path
 from rl.watch import Watcher
 
 

@@ -20,12 +20,12 @@ from rich.console import Console
 from envs.errors import InputError
 from rl import tiny, trees
 from rl.config import ADAPTER, BASE, Config, Section, parse, validated
-from rl.journal import write_whole
 from rl.pairs import SEGMENT, WORTHS, Mined, Pair, Worth, mine, split
 from rl.records import Run
 from rl.rollout import Played
 from rl.stats import Estimate, proportion
 from rl.watch import Screen, Watcher
+from rl.whole import write_whole
 
 if TYPE_CHECKING:
     from peft import PeftModel

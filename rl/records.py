@@ -28,11 +28,12 @@ from typing import Any, Self
 from envs.errors import InputError
 from rl.collect import Group
 from rl.evaluate import Report
-from rl.journal import Journal, Line, write_whole
+from rl.journal import Journal, Line
 from rl.lock import Lock, held
 from rl.machine import versions
 from rl.rollout import Played
 from rl.transcript import decode, encode
+from rl.whole import write_whole
 
 CONFIG, VERSIONS = "config.json", "versions.json"
 _PLACE = re.compile(rb'\{"step":(\d+),"position":(\d+),"sample":(\d+),"of":(\d+),')

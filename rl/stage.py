@@ -128,8 +128,8 @@ def _chat(config: Config, url: str | None, model: str, greedy: bool) -> ChatPoli
 def _with_engine(config: Config, console: Console, player: Player, task: Task, greedy: bool) -> Played:
     from accelerate import PartialState
 
+    from rl.opening import model_path
     from rl.session import Session, check
-    from rl.train import model_path
     from rl.watch import Watcher
 
     check(config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,9 +14,10 @@ from envs.tasks import jsonl_rows
 from envs.types import Completion, Episode, Stop, Task, Turn
 from rl import checkpoint
 from rl.config import ADAPTER, Config
+from rl.opening import model_path, opened
 from rl.records import Run
-from rl.trees import differing
 from rl.watch import Watcher
+from rl.whole import whole_directory
 
 if TYPE_CHECKING:
     from trl.trainer.sft_config import SFTConfig
@@ -104,7 +104,7 @@ def train(config: Config, *, resume: bool, watcher: Watcher) -> Trained:
     from transformers import AutoModelForCausalLM
 
     from rl.session import open_chat, read_tokenizer
-    from rl.train import Trained, model_path, resolved
+    from rl.train import Trained
     from rl.trainers.callbacks import Interrupt, Metrics, Seal
     from rl.trainers.settings import lora_config
     from rl.trainers.sft import finetune
@@ -112,7 +112,7 @@ def train(config: Config, *, resume: bool, watcher: Watcher) -> Trained:
     started = time.perf_counter()
     args, lora = settings(config), lora_config(config.lora)
     learned, held_out = examples(config, config.env.train), examples(config, "validation")
-    run = _open(config, resolved(config), resume)
+    run = opened(config, resume=resume)
     try:
         start = checkpoint.newest(config.output_dir) if resume else None
         if resume:
@@ -134,7 +134,8 @@ def train(config: Config, *, resume: bool, watcher: Watcher) -> Trained:
             resume=str(start) if start else None,
         )
         steps = trainer.state.global_step
-        _save(trainer, config.output_dir / ADAPTER)
+        with whole_directory(config.output_dir / ADAPTER) as draft:
+            trainer.model.save_pretrained(draft)
         run.note("interrupted" if interrupt.stopped else "trained", step=steps)
     finally:
         run.close()
@@ -144,25 +145,3 @@ def train(config: Config, *, resume: bool, watcher: Watcher) -> Trained:
         interrupted=interrupt.stopped,
         seconds=time.perf_counter() - started,
     )
-
-
-def _open(config: Config, asked: Mapping[str, Any], resume: bool) -> Run:
-    if not resume:
-        return Run.create(config.output_dir, asked)
-    run = Run.resume(config.output_dir)
-    if differ := differing(run.config, asked):
-        run.close()
-        raise InputError(
-            f"{run.path} was made with another config (see {', '.join(differ)}); resume with its config.json"
-        )
-    checkpoint.sweep(config.output_dir)
-    return run
-
-
-def _save(trainer: Any, place: Path) -> None:
-    """The trained adapter, whole or not at all."""
-    beside = place.with_name(f".{place.name}")
-    shutil.rmtree(beside, ignore_errors=True)
-    trainer.model.save_pretrained(beside)
-    shutil.rmtree(place, ignore_errors=True)
-    beside.rename(place)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from envs.errors import InputError
 from envs.types import Episode
 from rl.config import Config, nearest
 from rl.lessons import LESSONS, Lesson, demonstrations, options
+from rl.whole import whole_directory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM, TrainerCallback
@@ -374,18 +374,10 @@ def _found(directory: Path, recipe: Recipe) -> Made | None:
 
 
 def _save(directory: Path, network: Qwen3ForCausalLM, words: PreTrainedTokenizerBase, record: dict[str, Any]) -> None:
-    """Write all of it beside `directory`, then move it there in one step."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
-        network.save_pretrained(beside)
-        words.save_pretrained(beside)
-        (beside / RECORD).write_text(json.dumps(record, indent=2) + "\n")
-        beside.chmod(0o755)
-        beside.rename(directory)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+    with whole_directory(directory) as draft:
+        network.save_pretrained(draft)
+        words.save_pretrained(draft)
+        (draft / RECORD).write_text(json.dumps(record, indent=2) + "\n")
 
 
 RECORD = "tiny.json"

@@ -20,12 +20,12 @@ from transformers import Qwen3Config, set_seed
 from envs.errors import InputError
 from rl import checkpoint, exports, lookout, scene, session, tiny
 from rl.collect import Collected, Collector, succeeded
-from rl.config import ADAPTER, BASE, Config
+from rl.config import ADAPTER, Config
 from rl.credit.batch import Spread
 from rl.evaluate import Report, numbers, summarise
 from rl.feed import Feed
 from rl.hacking import Alarm, positive_on_failures, signs
-from rl.ranks import alone
+from rl.opening import entries, model_path, opened, take_back
 from rl.records import Run
 from rl.rollout import Played
 from rl.samples import Sample, advantages, finished, samples, spread
@@ -36,9 +36,9 @@ from rl.trainers.ppo import EpisodePPOTrainer
 from rl.trainers.settings import check_targets, grpo_config, lora_config, window
 from rl.trainers.start import continued
 from rl.trainers.table import EpisodeTable
-from rl.trees import differing
 from rl.valued import judged
 from rl.watch import Watcher
+from rl.whole import whole_directory
 
 WEIGHTS = "adapter_model.safetensors"
 """What PEFT calls the weights of an adapter."""
@@ -68,7 +68,7 @@ class Training:
         self.resumed = resume
         self.tasks = scene.tasks(config, config.env.train)
         self._check()
-        before = _entries(config.output_dir)
+        before = entries(config.output_dir)
         self.run = self._open_run(resume)
         try:
             self.start = checkpoint.newest(config.output_dir) if resume else None
@@ -81,7 +81,7 @@ class Training:
         except BaseException as error:
             self.close()
             if isinstance(error, InputError) and not resume and not self.rank:
-                _take_back(config.output_dir, before)
+                take_back(config.output_dir, before)
             raise
 
     def _check(self) -> None:
@@ -96,33 +96,13 @@ class Training:
         check_targets(made if self.config.model == "tiny" else read_network(self.config.model), self.lora)
 
     def _open_run(self, resume: bool) -> Run:
-        path, asked = self.config.output_dir, resolved(self.config)
+        """By rank 0, and then by the others."""
         if self.rank:
             self.process.wait_for_everyone()
-            return Run.resume(path, rank=self.rank)
-        run = Run.resume(path) if resume else Run.create(path, asked)
-        try:
-            self._refuse_other(run, asked)
-        except BaseException:
-            run.close()
-            raise
-        if not resume:
-            run.note("started", processes=self.process.num_processes)
-        checkpoint.sweep(path)
-        exports.sweep(path)
+            return Run.resume(self.config.output_dir, rank=self.rank)
+        run = opened(self.config, resume=resume, processes=self.process.num_processes)
         self.process.wait_for_everyone()
         return run
-
-    def _refuse_other(self, run: Run, asked: Mapping[str, Any]) -> None:
-        if run.config != asked:
-            raise InputError(
-                f"{run.path} was made with another config (see {', '.join(differing(run.config, asked))}); resume with "
-                f"{run.path}/config.json, or name another output_dir"
-            )
-        world = self.process.num_processes
-        begun = [entry["processes"] for entry in run.ledger.read() if entry["kind"] == "started"]
-        if begun not in ([], [world]):
-            raise InputError(f"{run.path} was begun with {begun[0]} processes, not {world}: resume with as many")
 
     def _trainer(self) -> EpisodeGRPOTrainer:
         state = checkpoint.read_state(self.start, self.rank) if self.start else {}
@@ -328,11 +308,8 @@ class Training:
             if len(set(gather_object([weights]))) > 1:
                 raise RuntimeError("the ranks ended with different adapters: their updates were not the same")
             if not self.rank:
-                beside = place.with_name(f".{ADAPTER}")
-                shutil.rmtree(beside, ignore_errors=True)
-                shutil.copytree(directory, beside)
-                shutil.rmtree(place, ignore_errors=True)
-                beside.rename(place)
+                with whole_directory(place) as draft:
+                    shutil.copytree(directory, draft, dirs_exist_ok=True)
         return weights
 
     def _stepped(self, step: int) -> None:
@@ -364,37 +341,3 @@ class Training:
         self.run.metrics.append(dict(entry))
         if "loss" in entry:
             self.watcher.step(entry["step"], self.trainer.state.max_steps, entry)
-
-
-def _entries(directory: Path) -> set[Path] | None:
-    return set(directory.iterdir()) if directory.is_dir() else None
-
-
-def _take_back(directory: Path, before: set[Path] | None) -> None:
-    """Remove what has come into a directory since `before`; all of it if it was not there."""
-    for path in (_entries(directory) or set()) - (before or set()):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    if before is None:
-        directory.rmdir()
-
-
-def resolved(config: Config) -> dict[str, Any]:
-    """The config as it is kept beside the results."""
-    return config.model_dump(mode="json")
-
-
-def model_path(config: Config, process: PartialState, watcher: Watcher) -> tuple[str, float]:
-    """Where the base model is, and the seconds it took to make the embedded one, if it is that."""
-    if config.model != "tiny":
-        return config.model, 0.0
-    recipe = tiny.recipe_of(config)
-    directory = config.output_dir / BASE
-    seconds = 0.0
-    if process.is_main_process:
-        watcher.phase("warm start", recipe.steps)
-        if process.num_processes > 1:
-            seconds = alone(tiny.make, directory, recipe).seconds
-        else:
-            seconds = tiny.make(directory, recipe, progress=lambda step, *_: watcher.advance()).seconds
-    process.wait_for_everyone()
-    return str(directory), seconds

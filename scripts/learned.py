@@ -30,8 +30,8 @@ DEMO = Path(__file__).parents[1] / "configs" / "demo.yaml"
 
 def sample(config: Config, tasks: int) -> None:
     """A run that plays and does not learn: so many tasks, eight episodes each."""
+    from rl.opening import resolved
     from rl.session import Session
-    from rl.train import resolved
 
     with Run.create(config.output_dir, resolved(config)) as run, Session(config, config.model) as session:
         feed = Feed(scene.tasks(config, config.env.train), config.seed)

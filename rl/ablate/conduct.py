@@ -29,11 +29,12 @@ from rl import tiny
 from rl.ablate.kept import kept
 from rl.ablate.plan import Cell, Plan
 from rl.config import CONFIG
-from rl.journal import Journal, write_whole
+from rl.journal import Journal
 from rl.lock import Lock
 from rl.ranks import alone
 from rl.records import Run
 from rl.trees import differing
+from rl.whole import write_whole
 
 State = Literal["done", "half", "crashed", "missing"]
 """Of a run: trained to its end, or ended by an alarm; stopped on the way; ended by an error; never begun."""

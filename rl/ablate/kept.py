@@ -18,8 +18,8 @@ from envs.errors import InputError
 from rl.ablate.plan import Cell
 from rl.ablate.results import Result, result
 from rl.config import parse
-from rl.journal import write_whole
 from rl.trees import differing
+from rl.whole import write_whole
 
 SUFFIX = ".result.json"
 

@@ -18,8 +18,9 @@ from rl.ablate.kept import keep, kept
 from rl.ablate.page import Block, Figure, Heading, Listing, Table, Text, markdown, whole_html
 from rl.ablate.plan import Ablation, Plan
 from rl.ablate.results import CONFOUNDS, Result
-from rl.journal import Journal, write_whole
+from rl.journal import Journal
 from rl.stats import Estimate
+from rl.whole import write_whole
 
 MARKDOWN, HTML = "report.md", "report.html"
 

@@ -15,7 +15,7 @@ from rl.hosted.errors import ApiError, missing
 from rl.hosted.rows import FILE_BYTES
 from rl.hosted.store import File, Store, new_id, now
 from rl.hosted.wire import MEGABYTE, StrictRoute
-from rl.journal import needs_space, sync_directory
+from rl.whole import needs_space, sync_directory
 
 RESULTS = "fine-tune-results"
 NAME_CHARACTERS = 255

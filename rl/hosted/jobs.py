@@ -18,7 +18,7 @@ from rl.hosted.models import Models
 from rl.hosted.places import Places
 from rl.hosted.refusal import Refused
 from rl.hosted.store import File, Job, Status, Store, new_id, now
-from rl.journal import write_whole
+from rl.whole import write_whole
 
 QUEUE = 16
 """How many jobs may wait."""

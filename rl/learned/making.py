@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from rl.learned.record import Kind, Record, vocabulary
 from rl.learned.reroll import Rerolled, reroll, starts
 from rl.records import Run
 from rl.stats.calibration import platt
+from rl.whole import whole_directory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -259,15 +259,7 @@ def _measured(model: Any, rollouts: Sequence[Rollout], parts: Split, options: Op
 
 
 def _save(out: Path, model: Any, tokenizer: PreTrainedTokenizerBase, record: Record) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        model.save_pretrained(beside)
-        tokenizer.save_pretrained(beside)
-        record.write(beside)
-        beside.chmod(0o755)
-        shutil.rmtree(out, ignore_errors=True)
-        beside.rename(out)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+    with whole_directory(out) as draft:
+        model.save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+        record.write(draft)

@@ -102,4 +102,4 @@ def test_a_supervised_job_trains_evaluates_and_leaves_an_adapter(place: Path, ra
     assert len(losses) == len(valid) == 10 and valid[-1] < valid[0]
     assert (run / "adapter" / "adapter_model.safetensors").is_file()
     assert (run / "checkpoint-10" / "manifest.json").is_file()
-    assert [entry["kind"] for entry in Run.read(run).ledger.read()] == ["created", "trained"]
+    assert [entry["kind"] for entry in Run.read(run).ledger.read()] == ["created", "started", "trained"]

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.errors import InputError
-from rl.journal import ROOT, Journal, write_whole
+from rl.journal import ROOT, Journal
+from rl.whole import write_whole
 
 RECORD = st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=20) | st.none(), min_size=1, max_size=3)
 
@@ -138,7 +139,8 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 from envs.errors import InputError
-from rl.journal import Journal, write_whole
+from rl.journal import Journal
+from rl.whole import write_whole
 resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
 journal = Journal(Path(sys.argv[1]) / "j", writable=True)
 journal.append({"text": "x" * 3000})
