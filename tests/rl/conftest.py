@@ -64,9 +64,9 @@ def _write_model(kind: str, path: Path) -> None:
     model.save_pretrained(path)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def engines(made_model: Callable[[str], Path], run: Run) -> Iterator[Callable[[str], Any]]:
-    """The session's vLLM engine of a hand-over, started when first asked for."""
+    """The file's vLLM engine of a hand-over, started when first asked for. It holds gigabytes."""
     from rl.engines.vllm import VllmEngine
 
     opened: dict[str, Any] = {}

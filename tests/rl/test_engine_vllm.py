@@ -18,7 +18,7 @@ PROMPT = [(7 * i) % 500 for i in range(300)]
 """Two blocks of the prefix cache (128 tokens each on CPU) and more, so that a stale cache would answer for it."""
 
 versions = itertools.count(1)
-"""Of the session's engines: one grows past the other's."""
+"""Of the engines here: one grows past the other's."""
 
 ADAPTERS: dict[str, dict[str, Any]] = {
     "all linear": {"target_modules": "all-linear"},
