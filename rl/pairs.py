@@ -19,8 +19,8 @@ from itertools import permutations
 from typing import Literal, TypeAlias
 
 from rewards.score import Score
-from rl.chat import Row, row
 from rl.rollout import Played
+from rl.rows import Row, row
 
 Ids: TypeAlias = tuple[int, ...]
 Worth = Literal["outcome", "total"]

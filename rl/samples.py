@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rl.chat import Row, row
 from rl.collect import Group
 from rl.credit import WHITENED, credit, needs
 from rl.credit.batch import Spread, rescaled, spread_of, whitened
@@ -22,6 +21,7 @@ from rl.credit.say import soft_gate
 from rl.credit.shapes import Advantages
 from rl.credit.states import state_keys
 from rl.rollout import Played
+from rl.rows import Row, row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

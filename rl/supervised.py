@@ -22,7 +22,8 @@ from rl.whole import whole_directory
 if TYPE_CHECKING:
     from trl.trainer.sft_config import SFTConfig
 
-    from rl.chat import Chat, Row
+    from rl.chat import Chat
+    from rl.rows import Row
     from rl.train import Trained
 
 

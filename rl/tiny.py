@@ -30,7 +30,7 @@ from rl.whole import whole_directory
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM, TrainerCallback
 
-    from rl.chat import Row
+    from rl.rows import Row
 
 TURNS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 SPECIAL = (*TURNS, "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")

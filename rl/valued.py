@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rl.chat import Row
 from rl.collect import Group
 from rl.credit import credit, needs
+from rl.rows import Row
 from rl.samples import Sample, outcomes, spread_out, token_rows, totals, turn_rewards
 
 Critic = Callable[[Sequence[Row]], Sequence[Sequence[float]]]

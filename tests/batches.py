@@ -6,8 +6,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from rl.chat import Row
 from rl.config import parse
+from rl.rows import Row
 from rl.samples import Sample
 
 

@@ -23,8 +23,8 @@ from itertools import product
 
 from envs.errors import InputError
 from envs.types import Episode
-from rl.chat import row
 from rl.rollout import Played
+from rl.rows import row
 
 SUCCESS = 1.0
 """An episode succeeded if its score is at least this, as everywhere."""

@@ -18,8 +18,8 @@ from torch import Tensor
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from envs.errors import InputError
-from rl.chat import Row
 from rl.config import PPOConfig
+from rl.rows import Row
 from rl.samples import Sample
 from rl.trainers.critic import Critic
 from rl.trainers.grpo import EpisodeGRPOTrainer, trimmed

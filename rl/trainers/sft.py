@@ -21,7 +21,8 @@ from trl.trainer.sft_trainer import SFTTrainer
 from envs.environment import ToolSpec
 from envs.errors import InputError
 from envs.types import Completion, Episode, Turn
-from rl.chat import Chat, Row, row
+from rl.chat import Chat
+from rl.rows import Row, row
 from rl.trainers import heap
 from rl.trainers.settings import check_fields
 

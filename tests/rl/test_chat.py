@@ -16,7 +16,8 @@ import families
 from envs.environment import Environment, ToolSpec, tool
 from envs.types import Episode, Message, Task, ToolResult, Turn
 from families import FAMILIES
-from rl.chat import Chat, Row, row
+from rl.chat import Chat
+from rl.rows import Row, row
 from talk import TOOLS, answers, completion, controls, every_family, lawful, render, said, texts
 
 

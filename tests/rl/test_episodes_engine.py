@@ -23,7 +23,7 @@ from envs.desk import Desk, Noise, demonstration
 from envs.types import Episode
 from rewards import Score, reward
 from rl import tiny
-from rl.chat import Chat, row
+from rl.chat import Chat
 from rl.collect import Group
 from rl.credit import credit
 from rl.engines import EngineError, Sampling
@@ -31,6 +31,7 @@ from rl.feed import Ticket
 from rl.lessons import played
 from rl.policy import EnginePolicy
 from rl.rollout import Limits, Player
+from rl.rows import row
 from rl.samples import samples
 
 pytestmark = pytest.mark.stack

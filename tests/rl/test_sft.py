@@ -11,7 +11,8 @@ from peft import LoraConfig, PeftModel
 from envs.desk import Desk
 from envs.errors import InputError
 from rl import tiny
-from rl.chat import Chat, Row, row
+from rl.chat import Chat
+from rl.rows import Row, row
 from rl.trainers.sft import dataset, finetune, rows_of, settings, written
 
 pytestmark = pytest.mark.stack
