@@ -280,6 +280,7 @@ def test_process_reward_that_tells_success_from_failure_ever_less_is_heard_and_s
 
     (alarm,) = heard(0.80, 0.75, 0.68, 0.52, 0.40)
     assert (alarm.action, alarm.value) == ("warn", pytest.approx(0.775 - 0.46))
+    assert heard(0.80, 0.75, 0.70, 0.65, 0.58), "a fall of 0.16 is enough"
     assert heard(0.80, 0.75, 0.68, 0.52) == []
     assert heard(0.80, 0.78, 0.75, 0.74, 0.72) == [], "too little of a fall"
     assert heard(0.95, 0.60, 0.75, 0.52, 0.70) == [], "not steadily enough"

@@ -184,10 +184,3 @@ def test_a_really_full_disk_says_so(tmp_path: Path) -> None:
         assert [len(record["text"]) for record in Journal(tmp_path / "j").read()] == [30_000, 5]
     finally:
         subprocess.run(["umount", tmp_path], check=True)
-
-
-def test_a_whole_file_replaces_the_one_before(tmp_path: Path) -> None:
-    write_whole(tmp_path / "a", "1")
-    write_whole(tmp_path / "a", "22")
-    assert (tmp_path / "a").read_text() == "22"
-    assert os.listdir(tmp_path) == ["a"]
