@@ -36,6 +36,7 @@ from rl.hacking import Alarm, Observed
 from rl.journal import Journal
 from rl.records import Run
 from rl.rollout import Played
+from runs import ROOT
 
 pytest.importorskip("matplotlib")
 
@@ -321,6 +322,14 @@ def test_a_report_outlives_the_records_of_its_runs_and_may_be_moved(tmp_path: Pa
     (moved.path / "outcome" / "seed0.result.json").write_text('{"result": {}}')
     with pytest.raises(InputError, match=r"seed0.result.json is not what was kept of a run"):
         write(moved)
+
+
+def test_the_report_of_the_lesson_is_what_its_committed_records_say(tmp_path: Path) -> None:
+    committed, moved = ROOT / "docs" / "ablation_desk", tmp_path / "ablation_desk"
+    shutil.copytree(committed, moved, ignore=shutil.ignore_patterns("report*", "figures"))
+    write(read(ROOT / "configs" / "ablation_desk.yaml", f"output_dir={moved}"))
+    assert (moved / MARKDOWN).read_text() == (committed / MARKDOWN).read_text()
+    assert sum(path.stat().st_size for path in committed.rglob("*.*")) < 2_000_000
 
 
 def test_credit_is_the_mean_advantage_of_a_turn_over_the_root_mean_square_of_the_arm() -> None:
