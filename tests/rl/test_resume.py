@@ -57,8 +57,7 @@ def kill(run: Process, moment: str, rng: random.Random) -> None:
     reached, longest = {
         "rollout": (rollout, 0.0),
         "update": (rollout, 0.8),
-        "writing": (half, 0.0),
-        "sealing": (half, 0.05),
+        "writing": (half, 0.05),
         "later": (written, 1.5),
     }[moment]
     run.until(lambda: not half())  # what the kill before has left is swept
@@ -76,14 +75,14 @@ def test_a_deterministic_run_killed_again_and_again_makes_the_adapter_of_an_unin
     rng = random.Random(7)
     tree = config(base, tmp_path / "killed", **changes)
     killed = Process(tree)
-    for moment in ("rollout", "update", "writing", "sealing", "later"):
+    for moment in ("rollout", "update", "writing", "later"):
         kill(killed, moment, rng)
         killed = Process(tree, "--resume")
     assert killed.ends() == 0, killed.said
     assert killed.adapter == whole.adapter
     assert_whole(whole, 7)
     assert_whole(killed, 7)
-    assert [entry["kind"] for entry in killed.ledger] == ["created", "started", *["resumed"] * 5, "trained"]
+    assert [entry["kind"] for entry in killed.ledger] == ["created", "started", *["resumed"] * 4, "trained"]
 
 
 def test_groups_that_were_finished_before_a_kill_are_used_and_not_played_again(base: Path, tmp_path: Path) -> None:
