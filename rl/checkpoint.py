@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from envs.errors import InputError
+from rl.whole import sync, write_whole
 
 PREFIX = "checkpoint-"
 MANIFEST = "manifest.json"
@@ -54,13 +54,9 @@ def seal(directory: Path) -> None:
     manifest = {}
     for file in sorted(p for p in directory.rglob("*") if p.is_file() and p.name != MANIFEST):
         manifest[str(file.relative_to(directory))] = {"size": file.stat().st_size, "sha256": _hash(file)}
-        _sync(file)
-    draft = directory / (MANIFEST + ".draft")
-    draft.write_text(json.dumps(manifest, indent=1))
-    _sync(draft)
-    draft.rename(directory / MANIFEST)
-    _sync(directory)
-    _sync(directory.parent)
+        sync(file)
+    write_whole(directory / MANIFEST, json.dumps(manifest, indent=1))
+    sync(directory.parent)
 
 
 def whole(directory: Path) -> bool:
@@ -111,11 +107,3 @@ def _all(run: Path) -> list[Path]:
 def _hash(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(target: Path) -> None:
-    descriptor = os.open(target, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

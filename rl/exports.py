@@ -14,10 +14,15 @@ def place(run: Path, rank: int) -> Path:
     return _folder(run) / f"{_name(run)}-{rank}"
 
 
+def left(run: Path) -> list[Path]:
+    """What lies there of this run: after its end only what a killed process has left."""
+    return list(_folder(run).glob(f"{_name(run)}-*"))
+
+
 def sweep(run: Path) -> None:
-    """Remove what a killed process of this run has left there."""
-    for left in _folder(run).glob(f"{_name(run)}-*"):
-        shutil.rmtree(left, ignore_errors=True)
+    """Remove it."""
+    for directory in left(run):
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _folder(run: Path) -> Path:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.errors import InputError
-from rl.whole import needs_space, sync_directory
+from rl.whole import needs_space, sync
 
 ROOT = "0" * 64
 """The hash before the first line."""
@@ -149,7 +149,7 @@ class Journal:
                 self._end, self._head = line.end, line.sha256
             with needs_space(self.path):
                 self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-                sync_directory(self.path.parent)
+                sync(self.path.parent)
             os.ftruncate(self._file, self._end)
         return self._file
 

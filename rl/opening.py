@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from envs.errors import InputError
-from rl import checkpoint, exports, tiny
-from rl.config import BASE, Config
+from rl import checkpoint, exports, tiny, whole
+from rl.config import ADAPTER, BASE, Config
 from rl.ranks import alone
 from rl.records import Run
 from rl.trees import differing
@@ -50,6 +50,7 @@ def opened(config: Config, *, resume: bool, processes: int = 1) -> Run:
         run.note("started", processes=processes)
     checkpoint.sweep(path)
     exports.sweep(path)
+    whole.sweep(path / ADAPTER)
     return run
 
 

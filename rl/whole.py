@@ -45,16 +45,16 @@ def write_whole(path: Path, text: str) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
-    sync_directory(path.parent)
+    sync(path.parent)
 
 
-def sync_directory(path: Path) -> None:
-    """Bring to disk which files a directory has."""
-    directory = os.open(path, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Bring a file to disk, or of a directory which files it has."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(directory)
+        os.fsync(descriptor)
     finally:
-        os.close(directory)
+        os.close(descriptor)
 
 
 @contextmanager
@@ -73,4 +73,10 @@ def whole_directory(place: Path) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
         draft.rename(place)
     finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def sweep(place: Path) -> None:
+    """Remove the drafts of a directory that killed processes have left. Not while another may be writing one."""
+    for draft in place.parent.glob(f".{place.name}.*"):
         shutil.rmtree(draft, ignore_errors=True)

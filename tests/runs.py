@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from rl.exports import MEMORY, place
+from rl import exports
 from rl.records import Recorded, Run
 
 ROOT = Path(__file__).parents[1]
@@ -88,7 +88,8 @@ class Process:
             self.kill()
             raise
         self.gone()
-        assert settled(lambda: unowned() <= self.before) and not list(MEMORY.glob(place(self.run, 0).name[:-1] + "*"))
+        assert settled(lambda: unowned() <= self.before)
+        assert not exports.left(self.run)
         return code
 
     def signal(self, number: signal.Signals) -> None:
@@ -152,8 +153,8 @@ def unowned() -> set[str]:
     for directory in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if directory.name.isdigit():
-                mapped |= set(re.findall(rf"{MEMORY}/(psm_\w+)", (directory / "maps").read_text()))
-    return {path.name for path in MEMORY.glob("psm_*")} - mapped
+                mapped |= set(re.findall(rf"{exports.MEMORY}/(psm_\w+)", (directory / "maps").read_text()))
+    return {path.name for path in exports.MEMORY.glob("psm_*")} - mapped
 
 
 def settled(condition: Callable[[], bool], seconds: float = 30.0) -> bool:

@@ -16,6 +16,7 @@ TRAINER = "LOCALRFT_TRAINER"
 It would otherwise wait for requests for ever: nothing tells it that its client was killed."""
 
 MEET = "VLLM_RPC_BASE_PATH"
+"""Environment variable of vLLM: the directory of its sockets."""
 
 ENVIRONMENT = {
     # Its warnings are about its own defaults; the reason of a failure is logged as an error.

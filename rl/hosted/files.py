@@ -15,7 +15,7 @@ from rl.hosted.errors import ApiError, missing
 from rl.hosted.rows import FILE_BYTES
 from rl.hosted.store import File, Store, new_id, now
 from rl.hosted.wire import MEGABYTE, StrictRoute
-from rl.whole import needs_space, sync_directory
+from rl.whole import needs_space, sync
 
 RESULTS = "fine-tune-results"
 NAME_CHARACTERS = 255
@@ -75,7 +75,7 @@ class Files:
             except BaseException:
                 Path(draft.name).unlink(missing_ok=True)
                 raise
-        sync_directory(self._directory)
+        sync(self._directory)
         file = File(id=id, created_at=now(), bytes=size, filename=_shown(filename), purpose=purpose)
         self._store.add(file)
         return file

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rl.whole import whole_directory, write_whole
+from rl.whole import sweep, whole_directory, write_whole
 
 
 def test_a_whole_file_replaces_the_one_before(tmp_path: Path) -> None:
@@ -36,3 +36,10 @@ def test_an_error_leaves_a_directory_as_it_was(tmp_path: Path) -> None:
         (draft / "other").touch()
         raise RuntimeError
     assert os.listdir(place) == ["one"] and os.listdir(tmp_path) == ["adapter"]
+
+
+def test_what_a_killed_process_has_left_of_a_directory_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".adapter.x1", ".adapter.x2", "adapter", ".adapters.x3", "base"):
+        (tmp_path / name).mkdir()
+    sweep(tmp_path / "adapter")
+    assert sorted(os.listdir(tmp_path)) == [".adapters.x3", "adapter", "base"]
