@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,14 +147,19 @@ def descendants(run: Path) -> list[int]:
     return found
 
 
+def segments(pids: Iterable[int]) -> set[str]:
+    """Segments of shared memory that processes have mapped, of the kind by which vLLM's talk to each other."""
+    found = set[str]()
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it has ended, or is not ours
+            found |= set(re.findall(rf"{exports.MEMORY}/(psm_\w+)", Path(f"/proc/{pid}/maps").read_text()))
+    return found
+
+
 def unowned() -> set[str]:
-    """What vLLM put into shared memory and no living process has mapped."""
-    mapped = set[str]()
-    for directory in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if directory.name.isdigit():
-                mapped |= set(re.findall(rf"{exports.MEMORY}/(psm_\w+)", (directory / "maps").read_text()))
-    return {path.name for path in exports.MEMORY.glob("psm_*")} - mapped
+    """Those that no living process has mapped."""
+    living = [int(directory.name) for directory in Path("/proc").iterdir() if directory.name.isdigit()]
+    return {path.name for path in exports.MEMORY.glob("psm_*")} - segments(living)
 
 
 def settled(condition: Callable[[], bool], seconds: float = 30.0) -> bool:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -215,10 +215,9 @@ class Ground:
     async def outside(self, box: Ground.Box) -> list[int]:
         """A process that runs in a sandbox, as this machine sees it."""
         marker = f"{600 + secrets.randbelow(10**9) / 10**9:.9f}"
-        await box.sh(f"(setsid sleep {marker} >/dev/null 2>&1 &) ; sleep 0.1")
-        found = running(marker)
-        assert found, "nothing runs in the sandbox"
-        return found
+        await box.sh(f"(setsid sleep {marker} >/dev/null 2>&1 &)")
+        assert await appears(marker), "nothing runs in the sandbox"
+        return running(marker)
 
     async def users_outside(self, box: Ground.Box) -> set[int]:
         """Who a sandbox's processes are, as this machine sees them."""
@@ -300,6 +299,21 @@ def running(marker: str) -> list[int]:
             if marker.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
                 found.append(pid)
     return found
+
+
+async def appears(marker: str) -> bool:
+    """Whether such a process is there, or comes within seconds: what a shell starts in the background may take a while."""
+    return await settled(lambda: bool(running(marker)))
+
+
+async def settled(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+    """Whether something is so, or comes to be so in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        await asyncio.sleep(0.02)
+    return True
 
 
 def alive(pid: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 
 from attacks.catalogue import attack
-from attacks.ground import Ground, running, stopped
+from attacks.ground import Ground, appears, running, stopped
 from envs.sandbox import Graded, InfraError, PolicyError
 
 
@@ -54,12 +54,26 @@ async def daemon_left(g: Ground) -> None:
     marker = f"{600 + secrets.randbelow(10**9) / 10**9:.9f}"
     async with g.box() as box:
         await box.sh(f"(setsid nohup sleep {marker} >/dev/null 2>&1 &) ; (sleep {marker} &) >/dev/null 2>&1")
-        assert running(marker), "nothing was left to begin with"
+        assert await appears(marker), "nothing was left to begin with"
     assert not running(marker), "a daemon outlived its episode"
-    source = "import os\ndef grade(s, i):\n for _ in range(3):\n  if os.fork() == 0:\n   os.setsid()\n"
-    source += f"   if os.fork() == 0: os.execv('/usr/bin/sleep', ['sleep', '{marker}'])\n   os._exit(0)\n return 1.0"
+    source = f"""
+import os
+def grade(sample, item):
+    watch, held = os.pipe()  # closed by exec: once nobody holds it, every daemon is what it set out to be
+    for _ in range(3):
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                try:
+                    os.execv("/usr/bin/sleep", ["sleep", "{marker}"])
+                finally:
+                    os.write(held, b"failed")
+            os._exit(0)
+    os.close(held)
+    return 0.0 if os.read(watch, 1) else 1.0
+"""
     outcome = await g.grade(source)
-    assert isinstance(outcome, Graded), outcome
+    assert isinstance(outcome, Graded) and outcome.value == 1.0, outcome
     assert not running(marker), "a daemon outlived its grader call"
 
 

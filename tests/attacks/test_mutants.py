@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import pytest
 
 from attacks import files, kernel, network, persistence, prompts, resources, rewards  # noqa: F401  (they enter attacks)
 from attacks.catalogue import ATTACKS
-from attacks.ground import Ground, alive, missing, tiers
+from attacks.ground import Ground, alive, missing, settled, tiers
 from envs.sandbox import InfraError, Limits, strict
 from envs.sandbox.inside import totals
 from envs.sandbox.inside.layers import ALL
@@ -183,13 +182,11 @@ def test_a_sandbox_dies_with_its_broker(without: tuple[str, ...], holds: bool) -
             pids = totals.below(ground.broker.pid, totals.processes())
             assert len(pids) >= 3, "bubblewrap, keeper and command"
             os.kill(ground.broker.pid, signal.SIGKILL)
-            await asyncio.sleep(0.5)
-            dead = not any(alive(pid) for pid in pids)
+            dead = await settled(lambda: not any(alive(pid) for pid in pids), seconds=10.0 if holds else 0.5)
             box.sandbox._keeper._link.close()
             return dead
 
         assert ground.run(scene()) is holds
-    time.sleep(0.2)
 
 
 LEASE = """
@@ -223,14 +220,12 @@ def test_a_broker_ends_with_its_client(without: tuple[str, ...], holds: bool) ->
         assert client.stdout is not None
         broker, runtime = client.stdout.readline().split()
         client.wait()
-        time.sleep(1.0)
+
+        def gone() -> bool:
+            return not alive(int(broker)) and not Path(runtime).exists()
+
         try:
-            assert alive(int(broker)) is not holds
-            assert Path(runtime).exists() is not holds
+            assert asyncio.run(settled(gone, seconds=10.0 if holds else 1.0)) is holds
         finally:
             os.killpg(client.pid, signal.SIGKILL)  # the fork; with it the last socket closes
-    for _ in range(50):
-        if not Path(runtime).exists():
-            return
-        time.sleep(0.1)
-    raise AssertionError("the broker did not end when the last socket was closed")
+    assert asyncio.run(settled(gone)), "the broker did not end when the last socket was closed"

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from rl.engines import EngineError, Sampled, Sampling
-from runs import settled, unowned
+from rl.exports import MEMORY
+from runs import segments, settled, unowned
 
 pytestmark = pytest.mark.stack
 
@@ -89,12 +90,17 @@ def test_deterministic_turns_do_not_depend_on_arrival_and_closing_leaves_nothing
         run(engine.generate([1], Sampling(), stop_ids=[], seed=0))
 
 
-def test_a_killed_engine_fails_its_turns_at_once_and_leaves_nothing(run: Any, made_model: Any) -> None:
+@pytest.mark.parametrize("workers", [False, True], ids=["alone", "with a worker process"])
+def test_a_killed_engine_fails_its_turns_at_once_and_leaves_nothing(workers: bool, run: Any, made_model: Any) -> None:
     from rl.engines.vllm import VllmEngine
 
-    shared, before = unowned(), children(os.getpid())
-    engine = run(VllmEngine.open(model=made_model("qwen3"), dtype="float32", max_model_len=1024))
+    before = children(os.getpid())
+    arguments: dict[str, Any] = {"distributed_executor_backend": "mp"} if workers else {}
+    engine = run(VllmEngine.open(model=made_model("qwen3"), dtype="float32", max_model_len=1024, engine_args=arguments))
     started = children(os.getpid()) - before
+    assert bool(titled(started, "Worker")) is workers
+    shared = segments(started)
+    assert bool(shared) is workers
 
     async def killed() -> float:
         turn = asyncio.ensure_future(engine.generate([1], Sampling(max_tokens=1000), stop_ids=[]))
@@ -112,7 +118,7 @@ def test_a_killed_engine_fails_its_turns_at_once_and_leaves_nothing(run: Any, ma
         run(engine.generate([1], Sampling(), stop_ids=[]))
     run(engine.close())
     assert settled(lambda: not started & children(os.getpid()))
-    assert settled(lambda: unowned() <= shared)
+    assert not shared & set(os.listdir(MEMORY))
 
 
 SCRIPT = """
