@@ -144,7 +144,6 @@ def test_arms_and_seeds_that_are_not_there_can_not_be_chosen(planned: Planned) -
 
 
 def test_the_lesson_s_arms_differ_in_reward_alone_but_for_the_one_with_a_critic() -> None:
-    assert [path.name for path in (ROOT / "configs").glob("ablation_*")] == ["ablation_desk.yaml"]
     plan = read(ROOT / "configs" / "ablation_desk.yaml")
     assert [warning for warning in plan.warnings if "ppo" not in warning] == []
     runs = {(cell.arm, cell.seed): cell.config.model_dump(mode="json") for cell in plan.cells}
@@ -154,3 +153,15 @@ def test_the_lesson_s_arms_differ_in_reward_alone_but_for_the_one_with_a_critic(
         assert {key.split(".")[0] for key in keys} <= {"output_dir", *own}
     assert len({cell.config.model for cell in plan.cells if cell.seed == 0}) == 1
     assert load(ROOT / "configs" / "demo.yaml").env.evaluate != load(ROOT / "configs" / "demo.yaml").env.train
+
+
+def test_where_outcomes_say_little_the_arms_differ_in_reward_alone() -> None:
+    plan = read(ROOT / "configs" / "ablation_sparse.yaml")
+    assert plan.warnings == ()
+    outcome, steps = (next(cell for cell in plan.cells if cell.arm == arm).config for arm in ("outcome", "steps"))
+    keys = differing(outcome.model_dump(mode="json"), steps.model_dump(mode="json"))
+    assert {key.split(".")[0] for key in keys} == {"output_dir", "reward"}
+
+
+def test_every_ablation_of_the_configs_is_read_by_a_test() -> None:
+    assert {path.stem for path in (ROOT / "configs").glob("ablation_*")} == {"ablation_desk", "ablation_sparse"}
