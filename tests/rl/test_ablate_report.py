@@ -324,10 +324,11 @@ def test_a_report_outlives_the_records_of_its_runs_and_may_be_moved(tmp_path: Pa
         write(moved)
 
 
-def test_the_report_of_the_lesson_is_what_its_committed_records_say(tmp_path: Path) -> None:
-    committed, moved = ROOT / "docs" / "ablation_desk", tmp_path / "ablation_desk"
+@pytest.mark.parametrize("name", ["ablation_desk", "ablation_sparse"])
+def test_a_committed_report_is_what_the_records_beside_it_say(name: str, tmp_path: Path) -> None:
+    committed, moved = ROOT / "docs" / name, tmp_path / name
     shutil.copytree(committed, moved, ignore=shutil.ignore_patterns("report*", "figures"))
-    write(read(ROOT / "configs" / "ablation_desk.yaml", f"output_dir={moved}"))
+    write(read(ROOT / "configs" / f"{name}.yaml", f"output_dir={moved}"))
     assert (moved / MARKDOWN).read_text() == (committed / MARKDOWN).read_text()
     assert sum(path.stat().st_size for path in committed.rglob("*.*")) < 2_000_000
 
