@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +30,7 @@ from envs.sandbox.graders import Graders
 from envs.sandbox.inside import kernel, totals
 from envs.sandbox.inside.layers import ALL
 from envs.sandbox.inside.slots import FIRST_UID, LAST_UID
+from runs import settled
 
 T = TypeVar("T")
 MIB = 2**20
@@ -216,7 +217,7 @@ class Ground:
         """A process that runs in a sandbox, as this machine sees it."""
         marker = f"{600 + secrets.randbelow(10**9) / 10**9:.9f}"
         await box.sh(f"(setsid sleep {marker} >/dev/null 2>&1 &)")
-        assert await appears(marker), "nothing runs in the sandbox"
+        assert appears(marker), "nothing runs in the sandbox"
         return running(marker)
 
     async def users_outside(self, box: Ground.Box) -> set[int]:
@@ -301,19 +302,9 @@ def running(marker: str) -> list[int]:
     return found
 
 
-async def appears(marker: str) -> bool:
+def appears(marker: str) -> bool:
     """Whether such a process is there, or comes within seconds: what a shell starts in the background may take a while."""
-    return await settled(lambda: bool(running(marker)))
-
-
-async def settled(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
-    """Whether something is so, or comes to be so in time."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        await asyncio.sleep(0.02)
-    return True
+    return settled(lambda: bool(running(marker)))
 
 
 def alive(pid: int) -> bool:

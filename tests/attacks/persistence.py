@@ -54,7 +54,7 @@ async def daemon_left(g: Ground) -> None:
     marker = f"{600 + secrets.randbelow(10**9) / 10**9:.9f}"
     async with g.box() as box:
         await box.sh(f"(setsid nohup sleep {marker} >/dev/null 2>&1 &) ; (sleep {marker} &) >/dev/null 2>&1")
-        assert await appears(marker), "nothing was left to begin with"
+        assert appears(marker), "nothing was left to begin with"
     assert not running(marker), "a daemon outlived its episode"
     source = f"""
 import os

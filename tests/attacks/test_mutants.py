@@ -6,7 +6,6 @@ by itself is what `HOLDS` shows.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -20,10 +19,11 @@ import pytest
 
 from attacks import files, kernel, network, persistence, prompts, resources, rewards  # noqa: F401  (they enter attacks)
 from attacks.catalogue import ATTACKS
-from attacks.ground import Ground, alive, missing, settled, tiers
+from attacks.ground import Ground, alive, missing, tiers
 from envs.sandbox import InfraError, Limits, strict
 from envs.sandbox.inside import totals
 from envs.sandbox.inside.layers import ALL
+from runs import settled
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
@@ -182,7 +182,7 @@ def test_a_sandbox_dies_with_its_broker(without: tuple[str, ...], holds: bool) -
             pids = totals.below(ground.broker.pid, totals.processes())
             assert len(pids) >= 3, "bubblewrap, keeper and command"
             os.kill(ground.broker.pid, signal.SIGKILL)
-            dead = await settled(lambda: not any(alive(pid) for pid in pids), seconds=10.0 if holds else 0.5)
+            dead = settled(lambda: not any(alive(pid) for pid in pids), seconds=10.0 if holds else 0.5)
             box.sandbox._keeper._link.close()
             return dead
 
@@ -225,7 +225,7 @@ def test_a_broker_ends_with_its_client(without: tuple[str, ...], holds: bool) ->
             return not alive(int(broker)) and not Path(runtime).exists()
 
         try:
-            assert asyncio.run(settled(gone, seconds=10.0 if holds else 1.0)) is holds
+            assert settled(gone, seconds=10.0 if holds else 1.0) is holds
         finally:
             os.killpg(client.pid, signal.SIGKILL)  # the fork; with it the last socket closes
-    assert asyncio.run(settled(gone)), "the broker did not end when the last socket was closed"
+    assert settled(gone), "the broker did not end when the last socket was closed"
